@@ -1,0 +1,52 @@
+# Every target sets up what it needs in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help run test lint format lock clean
+
+help:  ## Show the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: $(VENV)/.run  ## Serve the AsyncAPI of cortex.yaml on http://localhost:8888/sentiment.
+	@exec $(BIN)/python -m project.asyncapi
+
+test: $(VENV)/.test  ## Run the tests, with branch coverage.
+	@$(BIN)/python -m pytest --cov --cov-report=term
+
+lint: $(VENV)/.test  ## Check style and types.
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy project tests async_requests.py
+
+format: $(VENV)/.test  ## Rewrite the code in the project's style.
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+lock: $(VENV)/.test  ## Pin the newest dependencies that pyproject.toml allows.
+	@$(PIP) pip-tools
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --output-file requirements.txt pyproject.toml
+	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links \
+		--no-emit-trusted-host --extra test --output-file requirements-test.txt pyproject.toml
+	@# The local tag of a CPU build ("+cpu") is no version that everyone can install.
+	@sed -i "s/+cpu$$//" requirements.txt requirements-test.txt
+
+clean:  ## Remove the environment and what was measured; the queue in .asyncapi stays.
+	rm -rf $(VENV) .coverage* .*_cache .hypothesis
+
+$(VENV)/bin/python:
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: requirements.txt | $(VENV)/bin/python
+	@echo "installing requirements.txt"
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(VENV)/.test: requirements-test.txt $(VENV)/.run
+	@echo "installing requirements-test.txt"
+	@$(PIP) -r requirements-test.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""A sentiment service that runs as a Cortex AsyncAPI."""
