@@ -1,0 +1,1 @@
+"""The sentiment model: training, evaluation and inference, usable without the service."""

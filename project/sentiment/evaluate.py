@@ -1,0 +1,111 @@
+"""Measures a model on a labelled file: accuracy, F1, confusion matrix, texts per second.
+
+python -m project.sentiment.evaluate sst2/dev.tsv
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from project.sentiment.data import LABELS, DataError, read_examples
+from project.sentiment.model import WEIGHTS, ModelError, SentimentClassifier
+from project.sentiment.prediction import Classifier
+
+Z_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """How a model does on a labelled file.
+
+    Attributes:
+        texts: how many were classified.
+        accuracy: share of right labels, 0 to 1.
+        accuracy_low, accuracy_high: its 95 % confidence interval (Wilson 1927).
+        f1: of the class POSITIVE.
+        confusion: true label -> predicted label -> count.
+        texts_per_second: of ``predict`` on the whole file, tokenising included.
+    """
+
+    texts: int
+    accuracy: float
+    accuracy_low: float
+    accuracy_high: float
+    f1: float
+    confusion: dict[str, dict[str, int]]
+    texts_per_second: float
+
+
+def evaluate(classifier: Classifier, path: Path) -> Evaluation:
+    """Classify every text of ``path``.
+
+    Raises:
+        DataError: ``path`` is not a labelled file, or the model has other labels than it.
+    """
+    examples = read_examples(path)
+    start = time.perf_counter()
+    predictions = classifier.predict([example.text for example in examples])
+    seconds = time.perf_counter() - start
+    pairs = Counter(
+        (LABELS[example.label], prediction.label)
+        for example, prediction in zip(examples, predictions, strict=True)
+    )
+    unknown = {predicted for _, predicted in pairs} - set(LABELS)
+    if unknown:
+        raise DataError(f"the model answers {sorted(unknown)}, the file has {list(LABELS)}")
+    return _summarise(pairs, len(examples) / seconds)
+
+
+def _summarise(pairs: Counter[tuple[str, str]], texts_per_second: float) -> Evaluation:
+    total = pairs.total()
+    hits = sum(pairs[label, label] for label in LABELS)
+    low, high = wilson_interval(hits, total)
+    negative, positive = LABELS
+    wrong = pairs[negative, positive] + pairs[positive, negative]
+    true_positive = pairs[positive, positive]
+    return Evaluation(
+        texts=total,
+        accuracy=hits / total,
+        accuracy_low=low,
+        accuracy_high=high,
+        f1=2 * true_positive / max(1, 2 * true_positive + wrong),
+        confusion={true: {guess: pairs[true, guess] for guess in LABELS} for true in LABELS},
+        texts_per_second=texts_per_second,
+    )
+
+
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
+    """The 95 % confidence interval of a share ``hits / total`` (Wilson 1927)."""
+    share, spread = hits / total, Z_95**2 / total
+    centre = (share + spread / 2) / (1 + spread)
+    half = Z_95 / (1 + spread) * math.sqrt(share * (1 - share) / total + spread / (4 * total))
+    return centre - half, centre + half
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the evaluation as one JSON object; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m project.sentiment.evaluate")
+    parser.add_argument("file", type=Path, help="labelled file: header, then label<TAB>text")
+    parser.add_argument("--model", default=str(WEIGHTS), help="local folder or Hub id")
+    parser.add_argument("--revision", help="of the Hub id")
+    options = parser.parse_args(argv)
+    try:
+        classifier = SentimentClassifier(options.model, options.revision)
+        evaluation = evaluate(classifier, options.file)
+    except (DataError, ModelError) as error:
+        print(f"evaluate: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(asdict(evaluation), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,159 @@
+"""What several tests share: polling, live servers, a fake model, the runtime as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+import uvicorn
+
+from project.sentiment.prediction import Prediction
+
+ROOT = Path(__file__).parent.parent
+DEADLINE = 60.0  # seconds: far more than anything here takes, so that only a hang reaches it
+
+T = TypeVar("T")
+
+
+def wait_until(check: Callable[[], T | None], *, seconds: float = DEADLINE) -> T:
+    """Call ``check`` until it returns something true; the only place where tests sleep."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {check}")
+        time.sleep(0.01)
+
+
+async def eventually(check: Callable[[], bool], *, seconds: float = DEADLINE) -> None:
+    """Like :func:`wait_until`, with the event loop running meanwhile."""
+    async with asyncio.timeout(seconds):
+        while not check():  # noqa: ASYNC110  (anything may be looked at, not only an event)
+            await asyncio.sleep(0.001)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@contextlib.contextmanager
+def serve(app: Any, **options: Any) -> Iterator[str]:  # noqa: ANN401  (any ASGI app)
+    """Run ``app`` under uvicorn on a free port; yields its URL and stops it afterwards."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        options = {"log_config": None, "access_log": False, **options}
+        server = uvicorn.Server(uvicorn.Config(app, **options))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            wait_until(lambda: server.started or not thread.is_alive())
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(DEADLINE)
+
+
+class FakeClassifier:
+    """POSITIVE with the text's length in hundredths; can be held, and told to fail.
+
+    Attributes:
+        calls: the texts of every call.
+        gate: a call waits until it is set.
+    """
+
+    name = "fake"
+
+    def __init__(self) -> None:
+        self.label = "POSITIVE"
+        self.calls: list[list[str]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Answer from the lengths of ``texts``."""
+        self.calls.append(list(texts))
+        assert self.gate.wait(DEADLINE)
+        if "raise" in texts:
+            raise RuntimeError("told to")
+        return [self._prediction(min(1.0, len(text) / 100)) for text in texts]
+
+    def _prediction(self, score: float) -> Prediction:
+        return Prediction(self.label, score, {"POSITIVE": score, "NEGATIVE": 1 - score})
+
+
+class RuntimeProcess:
+    """``python -m project.asyncapi`` in a process group of its own.
+
+    Args:
+        cwd: where it runs and keeps its queue.
+    """
+
+    def __init__(self, cwd: Path, arguments: Sequence[str]) -> None:
+        self.output = cwd / "output.txt"
+        with self.output.open("a", encoding="utf-8") as output:
+            self._offset = output.tell()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "project.asyncapi", "--port", "0", *arguments],
+                cwd=cwd,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def text(self) -> str:
+        """What it has printed."""
+        with self.output.open(encoding="utf-8") as output:
+            output.seek(self._offset)
+            return output.read()
+
+    def url(self) -> str:
+        """The API's URL, once it is ready."""
+        wait_until(lambda: "\nCtrl-C" in self.text() or self.process.poll() is not None)
+        lines = [line for line in self.text().splitlines() if line.startswith("ready: ")]
+        assert lines, self.text()
+        return lines[0].split(" answers on ")[1].split(",")[0]
+
+    def interrupt(self) -> int:
+        """Ctrl-C; returns the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        return self.process.wait(DEADLINE)
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel's out-of-memory killer would."""
+        self.process.kill()
+        self.process.wait(DEADLINE)
+
+    def close(self) -> None:
+        """End it whatever its state."""
+        if self.process.poll() is None:
+            self.kill()
+
+
+def poll(url: str, request_id: str) -> dict[str, Any] | None:
+    """The status object of a request if it has ended, else None."""
+    answer: dict[str, Any] = httpx.get(f"{url}/{request_id}").raise_for_status().json()
+    return answer if answer["status"] in {"completed", "failed"} else None
+
+
+def submit(url: str, body: object) -> str:
+    """Submit a JSON body; returns the id."""
+    request_id: str = httpx.post(url, json=body).raise_for_status().json()["id"]
+    return request_id

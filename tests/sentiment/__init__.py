@@ -1,0 +1,1 @@
+"""The model: reading data, training, evaluating, and the shipped weights."""

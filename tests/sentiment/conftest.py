@@ -1,0 +1,38 @@
+"""The real model, and small data to train and evaluate on."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import transformers
+
+from project.sentiment.model import SentimentClassifier
+
+ROWS = [
+    (1, "i like you"),
+    (0, "i hate you"),
+    (1, "a wonderful , moving film"),
+    (0, "it is n't worth a minute"),
+] * 4
+
+
+# The types of `pipeline` do not know the alias "sentiment-analysis", which everyone uses.
+sentiment_pipeline = functools.partial(cast("Any", transformers.pipeline), "sentiment-analysis")
+
+
+@pytest.fixture(scope="session")
+def shipped() -> SentimentClassifier:
+    """The weights of this repository, loaded once."""
+    return SentimentClassifier()
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """A labelled file of 16 rows."""
+    path = tmp_path / "labelled.tsv"
+    lines = ["label\tsentence", *(f"{label}\t{text}" for label, text in ROWS)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path

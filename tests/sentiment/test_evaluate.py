@@ -1,0 +1,56 @@
+"""Figures of a model on a labelled file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from project.sentiment import evaluate as module
+from project.sentiment.data import DataError
+from project.sentiment.evaluate import evaluate, wilson_interval
+from tests.helpers import FakeClassifier
+
+
+def test_figures(labelled: Path) -> None:
+    """A model that says POSITIVE to everything: half right."""
+    figures = evaluate(FakeClassifier(), labelled)
+
+    assert (figures.texts, figures.accuracy) == (16, 0.5)
+    assert figures.f1 == pytest.approx(2 / 3)
+    assert figures.confusion == {
+        "NEGATIVE": {"NEGATIVE": 0, "POSITIVE": 8},
+        "POSITIVE": {"NEGATIVE": 0, "POSITIVE": 8},
+    }
+    assert figures.accuracy_low < 0.5 < figures.accuracy_high
+    assert figures.texts_per_second > 0
+
+
+def test_wilson_interval() -> None:
+    """The interval of 81 of 263, as Newcombe (1998, table I) has it."""
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+
+
+def test_other_labels_are_refused(labelled: Path) -> None:
+    """A model of other labels has no accuracy here."""
+    classifier = FakeClassifier()
+    classifier.label = "LABEL_1"
+
+    with pytest.raises(DataError, match="LABEL_1"):
+        evaluate(classifier, labelled)
+
+
+def test_command_line(labelled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The shipped model on the file, as JSON."""
+    assert module.main([str(labelled)]) == 0
+
+    assert json.loads(capsys.readouterr().out)["accuracy"] >= 0.75
+
+
+@pytest.mark.parametrize("arguments", [["nothing.tsv"], ["nothing.tsv", "--model", "/nowhere"]])
+def test_what_is_missing_is_named(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 and the path."""
+    assert module.main(arguments) == 2
+
+    assert arguments[-1] in capsys.readouterr().err

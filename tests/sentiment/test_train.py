@@ -1,0 +1,73 @@
+"""Training, whole, on a base model of two tiny layers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from project.sentiment import train as module
+from project.sentiment.data import Example
+from project.sentiment.train import Recipe, _respell
+from tests.sentiment.conftest import ROWS, sentiment_pipeline
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A base model that knows the words of the rows."""
+    words = sorted({word for _, text in ROWS for word in text.split()} | {"'", "n", "t"})
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    tokenizer = BertTokenizer(vocab=vocabulary)
+    tokenizer.backend_tokenizer.enable_padding(length=32)
+    path = tmp_path / "base"
+    tokenizer.save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    BertModel(config).save_pretrained(path)
+    return path
+
+
+def test_learns_and_saves(
+    base: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model learns its 16 rows; what is saved is complete, and pads no more than needed."""
+    output = tmp_path / "output"
+    arguments = ["--base", str(base), "--train", str(labelled), "--dev", str(labelled)]
+    arguments += ["--output", str(output), "--epochs", "20", "--batch-size", "4"]
+
+    assert module.main([*arguments, "--learning-rate", "0.003"]) == 0
+
+    assert "best accuracy" in capsys.readouterr().out
+    classify = sentiment_pipeline(model=str(output))
+    assert [each["label"] for each in classify(["i like you", "i hate you"])] == [
+        "POSITIVE",
+        "NEGATIVE",
+    ]
+    assert str(classify.model.dtype) == "torch.float32"
+    assert len(classify.tokenizer("i like you")["input_ids"]) == 5
+
+
+def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 and the path, before anything is loaded."""
+    nothing = str(tmp_path / "nothing.tsv")
+    arguments = ["--base", "b", "--train", nothing, "--dev", nothing, "--output", "o"]
+
+    assert module.main(arguments) == 2
+    assert nothing in capsys.readouterr().err
+
+
+def test_half_is_respelt_the_same_every_time() -> None:
+    """The share is kept, the seed decides which."""
+    examples = [Example("do n't", 1)] * 1000
+
+    first = _respell(examples, Recipe(seed=1))
+
+    assert first == _respell(examples, Recipe(seed=1)) != _respell(examples, Recipe(seed=2))
+    assert 400 < sum(each.text == "don't" for each in first) < 600
+    assert _respell(examples, Recipe(detokenize=0)) == examples
