@@ -1,0 +1,1 @@
+"""Real servers and child processes, with stand-ins for the model."""

@@ -1,0 +1,197 @@
+"""The container over HTTP: real uvicorn, a fake model."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from project.app import create_app, load_classifier
+from project.sentiment.prediction import Classifier
+from project.settings import Settings
+from tests.helpers import DEADLINE, FakeClassifier, serve, wait_until
+
+
+def is_ready(url: str) -> bool:
+    """Whether the container says that it is."""
+    return httpx.get(f"{url}/healthcheck").status_code == 200
+
+
+@pytest.fixture
+def url(classifier: FakeClassifier) -> Iterator[str]:
+    """A container that is ready."""
+    settings = Settings(max_texts=3, max_body_bytes=1000, max_waiting_requests=2)
+    with serve(create_app(settings, lambda _: classifier)) as url:
+        wait_until(lambda: is_ready(url))
+        yield url
+
+
+def test_one_text(url: str) -> None:
+    """A text is answered with an object of its label and scores."""
+    response = httpx.post(url, json={"input_text": "12345"})
+
+    assert response.status_code == 200
+    assert response.json() == {
+        "label": "POSITIVE",
+        "score": 0.05,
+        "scores": {"POSITIVE": 0.05, "NEGATIVE": 0.95},
+        "model": "fake",
+    }
+
+
+def test_list_of_texts(url: str) -> None:
+    """A list is answered with an object too, predictions in order."""
+    answer = httpx.post(url, json={"input_text": ["a", "abc", "ab"]}).json()
+
+    assert [each["score"] for each in answer["predictions"]] == [0.01, 0.03, 0.02]
+    assert answer["model"] == "fake"
+
+
+def test_query(url: str) -> None:
+    """The original's curl: a query and an empty form."""
+    response = httpx.post(
+        f"{url}/?input_text=i%20like%20you",
+        headers={"accept": "application/json", "content-type": "application/x-www-form-urlencoded"},
+        content=b"",
+    )
+
+    assert response.json()["score"] == 0.1
+
+
+def test_query_behind_ingress(url: str) -> None:
+    """On a cluster the query arrives in a header only."""
+    headers = {"X-Envoy-Original-Path": "/sentiment?input_text=i+like+you"}
+
+    assert httpx.post(url, headers=headers).json()["score"] == 0.1
+
+
+def test_chunked_body(url: str) -> None:
+    """Cortex sends chunks and no length, and curl -d calls JSON a form."""
+
+    def chunks() -> Iterator[bytes]:
+        yield b'{"input_'
+        yield b'text": "abc"}'
+
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    assert httpx.post(url, content=chunks(), headers=headers).json()["score"] == 0.03
+
+
+def test_refusal_names_field_and_limit(url: str) -> None:
+    """A direct caller gets a status and the reason."""
+    response = httpx.post(url, json={"input_text": ["a"] * 4})
+
+    assert response.status_code == 422
+    assert response.json() == {
+        "error": {
+            "message": "input_text holds 4 texts, at most 3 are taken",
+            "field": "input_text",
+        }
+    }
+
+
+def test_refusal_behind_cortex_is_a_result(url: str) -> None:
+    """Cortex shows clients no status and no body but that of a 200."""
+    response = httpx.post(url, json={}, headers={"X-Cortex-Request-ID": "1"})
+
+    assert response.status_code == 200
+    assert response.json()["error"]["field"] == "input_text"
+
+
+@pytest.mark.parametrize(("size", "status"), [(1000, 200), (1001, 413)])
+def test_body_limit(url: str, size: int, status: int) -> None:
+    """The limit is inclusive."""
+    body = b'"a"'.ljust(size)
+
+    assert httpx.post(url, content=body).status_code == status
+
+
+def test_healthcheck_answers_during_inference(url: str, classifier: FakeClassifier) -> None:
+    """A busy model does not make the container look dead."""
+    classifier.gate.clear()
+    busy = threading.Thread(target=httpx.post, args=(url,), kwargs={"json": {"input_text": "a"}})
+    busy.start()
+    wait_until(lambda: ["a"] in classifier.calls)
+
+    assert is_ready(url)
+
+    classifier.gate.set()
+    busy.join(DEADLINE)
+
+
+def test_overload_is_503(url: str, classifier: FakeClassifier) -> None:
+    """More requests than may wait are told to come back."""
+    classifier.gate.clear()
+    answers: list[int] = []
+
+    def send() -> None:
+        answers.append(httpx.post(url, json={"input_text": "a"}, timeout=DEADLINE).status_code)
+
+    senders = [threading.Thread(target=send) for _ in range(3)]
+    for sender in senders:
+        sender.start()
+    wait_until(lambda: answers)
+    assert answers == [503]
+
+    classifier.gate.set()
+    for sender in senders:
+        sender.join(DEADLINE)
+    assert sorted(answers) == [200, 200, 503]
+
+
+def test_not_ready_until_warm(classifier: FakeClassifier) -> None:
+    """503 with a reason until the model has answered a first text."""
+    classifier.gate.clear()
+    with serve(create_app(Settings(), lambda _: classifier)) as url:
+        wait_until(lambda: classifier.calls)
+        health = httpx.get(f"{url}/healthcheck")
+        refused = httpx.post(url, json={"input_text": "a"})
+        classifier.gate.set()
+        wait_until(lambda: is_ready(url))
+
+    assert (health.status_code, health.json()["reason"]) == (503, "the model is being loaded")
+    assert (refused.status_code, refused.json()["detail"]) == (503, "the model is being loaded")
+
+
+def test_broken_model_is_said() -> None:
+    """A model that cannot be loaded leaves the container un-ready, with the reason."""
+
+    def load(settings: Settings) -> Classifier:
+        raise OSError("no such weights")
+
+    with serve(create_app(Settings(), load)) as url:
+        wait_until(lambda: "no such weights" in httpx.get(f"{url}/healthcheck").text)
+        assert not is_ready(url)
+
+
+def test_default_loader_names_a_missing_model(tmp_path: Path) -> None:
+    """MODEL set to a folder that is not there: un-ready, and the folder is named."""
+    settings = Settings(model=str(tmp_path / "nothing"))
+    with serve(create_app(settings, load_classifier)) as url:
+        wait_until(lambda: "nothing" in httpx.get(f"{url}/healthcheck").text)
+
+
+def test_no_metrics_by_default(url: str) -> None:
+    """Without ENABLE_METRICS there is no such route."""
+    assert httpx.get(f"{url}/metrics").status_code == 404
+
+
+def test_metrics_carry_configured_names(classifier: FakeClassifier) -> None:
+    """METRICS_NAMESPACE and METRICS_SUBSYSTEM are in every name of a request's metric."""
+    settings = Settings(enable_metrics=True, metrics_namespace="text", metrics_subsystem="mood")
+    with serve(create_app(settings, lambda _: classifier)) as url:
+        wait_until(lambda: is_ready(url))
+        httpx.post(url, json={"input_text": "a"})
+        metrics = httpx.get(f"{url}/metrics").text
+
+    assert 'text_mood_http_requests_total{handler="/",method="POST",status="2xx"} 1.0' in metrics
+
+
+def test_openapi_describes_the_body(url: str) -> None:
+    """The schema that /docs shows has the body and its field."""
+    schema = httpx.get(f"{url}/openapi.json").json()
+
+    body = schema["paths"]["/"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(body["properties"]) == {"input_text"}
