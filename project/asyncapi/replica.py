@@ -1,0 +1,110 @@
+"""The container as a child process: started, restarted when it dies, stopped with grace."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+GRACE_SECONDS = 60.0
+"""Between SIGTERM and SIGKILL: a Cortex pod's termination grace period."""
+
+BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Before each restart in a row; the last one stays."""
+
+STABLE_SECONDS = 30.0
+"""A process that lived this long starts the back-off anew."""
+
+
+PR_SET_PDEATHSIG = 1  # prctl(2)
+LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
+
+
+class PortInUse(RuntimeError):
+    """Another process listens where the container should."""
+
+
+class Replica:
+    """One container, run as ``command`` with ``env`` added to this process's environment."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+        self._command = [_expand(word, env) for word in command]
+        self._env = {**os.environ, **env}
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Keep the process alive until :meth:`stop`; returns when it has ended."""
+        restarts = 0
+        while not self._stopping.is_set():
+            started = asyncio.get_running_loop().time()
+            code = await self._run_once()
+            if self._stopping.is_set():
+                return
+            lived = asyncio.get_running_loop().time() - started
+            restarts = 0 if lived > STABLE_SECONDS else restarts
+            pause = BACK_OFF_SECONDS[min(restarts, len(BACK_OFF_SECONDS) - 1)]
+            logger.error("the container exited with %s; restarting it in %s s", code, pause)
+            restarts += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause)
+
+    async def stop(self) -> None:
+        """Ask the process to end, and kill it if it has not after its grace period."""
+        self._stopping.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+        except TimeoutError:
+            logger.warning("the container did not stop in %s s; killing it", GRACE_SECONDS)
+            os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    async def _run_once(self) -> int:
+        self._process = await asyncio.create_subprocess_exec(
+            *self._command,
+            env=self._env,
+            start_new_session=True,  # Ctrl-C is for the runtime, which drains before it stops this
+            preexec_fn=_die_with_parent,
+        )
+        return await self._process.wait()
+
+
+def check_port(port: int) -> None:
+    """Make sure that the container, not a stranger, will answer on ``port``.
+
+    Raises:
+        PortInUse: something listens there already.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise PortInUse(
+                f"port {port} is in use; stop what listens there, or use --container-url"
+            ) from error
+
+
+def _expand(word: str, env: Mapping[str, str]) -> str:
+    """Kubernetes' ``$(NAME)`` in a command or its arguments."""
+    for name, value in env.items():
+        word = word.replace(f"$({name})", value)
+    return word
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGKILL when the runtime dies, for a killed runtime cannot stop its child."""
+    if LIBC is not None:
+        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

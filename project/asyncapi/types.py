@@ -1,0 +1,58 @@
+"""The records that pass between the modules, and the states of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum, unique
+
+Headers = tuple[tuple[str, str], ...]
+"""Names and values in the order of arrival, repeated ones too."""
+
+
+@unique
+class Status(StrEnum):
+    """Where a request is, in Cortex's words."""
+
+    #: Accepted and stored; waits for the container.
+    IN_QUEUE = "in_queue"
+    #: Sent to the container.
+    IN_PROGRESS = "in_progress"
+    #: The container answered, and the answer is stored.
+    COMPLETED = "completed"
+    #: The container refused it, or it broke the container too often.
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a client submitted."""
+
+    id: str
+    headers: Headers
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A request on its way to the container, for the ``receives``-th time."""
+
+    request: Request
+    receives: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What is known of a request.
+
+    Attributes:
+        result: the container's answer as JSON text, once completed.
+        timestamp: when it was completed or failed, in UTC.
+        reason: why it failed; for the log, clients do not see it.
+    """
+
+    id: str
+    status: Status
+    result: bytes | None = None
+    timestamp: datetime | None = None
+    reason: str | None = None
