@@ -1,0 +1,1 @@
+"""The whole path: real processes and the real weights."""
