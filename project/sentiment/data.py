@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,23 +19,6 @@ class Example:
 
     text: str
     label: int
-
-
-PENN_TREEBANK = (
-    (re.compile(r" (n't|'s|'re|'ve|'ll|'d|'m)\b"), r"\1"),
-    (re.compile(r"-lrb- ?"), "("),
-    (re.compile(r" ?-rrb-"), ")"),
-    (re.compile(r"`` ?| ?''"), '"'),
-    (re.compile(r" ([.,!?;:])"), r"\1"),
-)
-"""Spellings of SST-2's tokeniser (Marcus et al. 1993), and what people write instead."""
-
-
-def detokenize(text: str) -> str:
-    """Undo SST-2's tokeniser: ``do n't like it .`` becomes ``don't like it.``."""
-    for pattern, replacement in PENN_TREEBANK:
-        text = pattern.sub(replacement, text)
-    return text
 
 
 def read_examples(path: Path) -> list[Example]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from project.sentiment.data import DataError, Example, detokenize, read_examples
+from project.sentiment.data import DataError, Example, read_examples
 
 
 def test_reads_rows(tmp_path: Path) -> None:
@@ -38,16 +38,3 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
     """No file is an error of the same kind."""
     with pytest.raises(DataError, match="nothing"):
         read_examples(tmp_path / "nothing.tsv")
-
-
-@pytest.mark.parametrize(
-    ("tokenized", "written"),
-    [
-        ("i do n't like it , it 's bad .", "i don't like it, it's bad."),
-        ("-lrb- a film -rrb- is `` good '' !", '(a film) is "good"!'),
-        ("rock 'n' roll", "rock 'n' roll"),
-    ],
-)
-def test_detokenize(tokenized: str, written: str) -> None:
-    """SST-2's tokens as people write them."""
-    assert detokenize(tokenized) == written

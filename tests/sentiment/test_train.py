@@ -8,8 +8,6 @@ import pytest
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from project.sentiment import train as module
-from project.sentiment.data import Example
-from project.sentiment.train import Recipe, _respell
 from tests.sentiment.conftest import ROWS, sentiment_pipeline
 
 
@@ -60,14 +58,3 @@ def test_missing_data_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
     assert module.main(arguments) == 2
     assert nothing in capsys.readouterr().err
-
-
-def test_half_is_respelt_the_same_every_time() -> None:
-    """The share is kept, the seed decides which."""
-    examples = [Example("do n't", 1)] * 1000
-
-    first = _respell(examples, Recipe(seed=1))
-
-    assert first == _respell(examples, Recipe(seed=1)) != _respell(examples, Recipe(seed=2))
-    assert 400 < sum(each.text == "don't" for each in first) < 600
-    assert _respell(examples, Recipe(detokenize=0)) == examples
