@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import os
 import sys
 import time
 from collections import Counter, deque
@@ -19,8 +20,16 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
-from tqdm import tqdm
+VENV = Path(__file__).parent / ".venv"
+
+try:
+    import httpx
+    from tqdm import tqdm
+except ModuleNotFoundError:
+    # `make run` has installed both into .venv, and `python async_requests.py` must find them there.
+    if not (VENV / "bin/python").exists() or Path(sys.prefix) == VENV.resolve():
+        raise
+    os.execv(VENV / "bin/python", [str(VENV / "bin/python"), *sys.argv])  # noqa: S606
 
 ENDPOINT = "http://localhost:8888/sentiment"
 SAMPLE_TEXTS = ("i like you", "i hate you")
@@ -41,7 +50,8 @@ class Outcome:
         """The outcome as one line of JSON."""
         fields = {"text": self.text, "id": self.id, "result": self.result, "error": self.error}
         kept = {name: value for name, value in fields.items() if value is not None}
-        return json.dumps(kept, ensure_ascii=False)
+        # An argument that is no UTF-8 holds half characters: JSON can escape them, UTF-8 cannot.
+        return json.dumps(kept, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 class RequestFailed(RuntimeError):
@@ -69,23 +79,24 @@ class Client:
             return Outcome(text, request_id, result=await self._poll(request_id))
         except RequestFailed as error:
             return Outcome(text, request_id, error=str(error))
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
             return Outcome(text, request_id, error=f"{type(error).__name__}: {error}")
 
     async def _submit(self, text: str) -> str:
         response = await self._http.post(self._endpoint, json={"input_text": text})
-        return str(_object(response)["id"])
+        return str(_field(_object(response), "id"))
 
     async def _poll(self, request_id: str) -> dict[str, object]:
         deadline = time.monotonic() + self._timeout
         for pause in itertools.chain(POLL_SECONDS, itertools.repeat(POLL_SECONDS[-1])):
             answer = _object(await self._http.get(f"{self._endpoint}/{request_id}"))
-            if answer["status"] == "completed":
-                return _success(answer["result"])
-            if answer["status"] == "failed":
+            status = _field(answer, "status")
+            if status == "completed":
+                return _success(_field(answer, "result"))
+            if status == "failed":
                 raise RequestFailed("failed; the service's log has the reason")
             if time.monotonic() > deadline:
-                raise RequestFailed(f"{answer['status']} after {self._timeout:g} s")
+                raise RequestFailed(f"{status} after {self._timeout:g} s")
             await asyncio.sleep(pause)
         raise AssertionError("the pauses have no end")
 
@@ -100,6 +111,12 @@ def _object(response: httpx.Response) -> dict[str, object]:
     if not isinstance(answer, dict):
         raise RequestFailed(f"the answer is no object: {response.text[:200]!r}")
     return answer
+
+
+def _field(answer: dict[str, object], name: str) -> object:
+    if name not in answer:
+        raise RequestFailed(f"the answer has no {name!r}; is the endpoint an AsyncAPI's?")
+    return answer[name]
 
 
 def _success(result: object) -> dict[str, object]:
@@ -192,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _read_lines(path: Path) -> list[str]:
     # Not splitlines: it also splits at characters that may stand inside a text, such as U+2028.
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pydantic import BaseModel, Field
 
@@ -110,7 +110,7 @@ def read_texts(body: bytes, query: str, original_path: str, limits: Limits) -> T
     else:
         found = _texts_in_form(query)
         if found is None:
-            found = _texts_in_form(urlsplit(original_path).query)
+            found = _texts_in_form(original_path.partition("?")[2])
     if found is None:
         raise RequestError("input_text", "is missing: send it in a JSON body or in the query")
     texts = [found] if isinstance(found, str) else found
@@ -167,6 +167,8 @@ def _check_text(index: int, text: object, limits: Limits) -> str:
         raise RequestError(
             field, f"has {len(text)} characters, at most {limits.text_chars} are taken"
         )
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        raise RequestError(field, "has a surrogate that is no part of a character")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError(field, "has a surrogate that is no part of a character") from error
     return text

@@ -80,8 +80,12 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--command", default=COMMAND, help="starts the container on $(CORTEX_PORT) (%(default)s)"
     )
-    parser.add_argument("--log-level", default="info", help="(%(default)s)")
-    return parser.parse_args(argv)
+    levels = ("debug", "info", "warning", "error")
+    parser.add_argument("--log-level", default="info", choices=levels, help="(%(default)s)")
+    options = parser.parse_args(argv)
+    if not 0 <= options.port <= 65535:
+        parser.error(f"--port {options.port}: must be 0 to 65535")
+    return options
 
 
 if __name__ == "__main__":

@@ -102,6 +102,10 @@ class Dequeuer:
             await self._fail(request_id, str(error))
         except Unreachable as error:
             await self._retry(delivery, str(error))
+        except Exception as error:
+            # Whatever nobody thought of ends the request: it must not be sent for ever.
+            logger.exception("request %s: unforeseen", request_id)
+            await self._fail(request_id, f"{type(error).__name__}: {error}")
         else:
             await self._queue.complete(request_id, result)
             logger.info("request %s: completed", request_id)

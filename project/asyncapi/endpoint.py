@@ -7,7 +7,7 @@ import logging
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -28,7 +28,12 @@ def create_gateway(service: Service, endpoint: str) -> Starlette:
             Route(f"/{endpoint}/{{id}}", poll, methods=methods),
             Route(f"/{endpoint}/{{id:path}}", no_such_page, methods=methods),
         ],
-        exception_handlers={HTTPException: _empty, StorageError: _failed, NotAnObject: _failed},
+        exception_handlers={
+            ClientDisconnect: _gone,
+            HTTPException: _empty,
+            NotAnObject: _failed,
+            StorageError: _failed,
+        },
     )
     app.router.redirect_slashes = False
     app.state.service = service
@@ -87,6 +92,10 @@ def _plain(text: str, status: int = 200) -> Response:
 
 async def _empty(request: Request, error: Exception) -> Response:
     return Response(status_code=error.status_code if isinstance(error, HTTPException) else 500)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)  # nobody reads it: the client left before its request ended
 
 
 async def _failed(request: Request, error: Exception) -> Response:

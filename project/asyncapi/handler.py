@@ -48,8 +48,8 @@ class RequestHandler:
             response = await self._client.send(outgoing)
         except httpx.TransportError as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
-        except httpx.DecodingError as error:
-            raise NotSuccessful(f"the answer's Content-Encoding is wrong: {error}") from error
+        except (httpx.DecodingError, httpx.InvalidURL) as error:
+            raise NotSuccessful(f"the answer's headers are wrong: {error}") from error
         return _result(response)
 
     async def close(self) -> None:

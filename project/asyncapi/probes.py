@@ -34,11 +34,13 @@ class Readiness:
         self._ports = ports
         self._changed = changed
         self._successes = self._failures = 0
+        self._probe_now = asyncio.Event()
         self.ready = False
 
     def lost(self) -> None:
         """A connection to the container broke: not ready until the probe passes again."""
         self._set(False)
+        self._probe_now.set()
 
     async def run(self) -> None:
         """Probe until cancelled."""
@@ -49,7 +51,12 @@ class Readiness:
             while True:
                 self._count(await self._passes(client))
                 period = self._probe.period_seconds
-                await asyncio.sleep(period if self.ready else min(period, UNREADY_PERIOD))
+                self._probe_now.clear()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(
+                        self._probe_now.wait(),
+                        period if self.ready else min(period, UNREADY_PERIOD),
+                    )
 
     def _count(self, passed: bool) -> None:
         self._successes = self._successes + 1 if passed else 0

@@ -48,8 +48,10 @@ class RequestQueue:
 
     async def send(self, request: Request) -> None:
         """Put a new request in the queue; durable on return."""
-        await self._call(self._storage.add, request)
-        self._changed.send()
+        stored = self._submit(self._storage.add, request)
+        # Not after the await: of a caller who leaves, the request is stored all the same.
+        stored.add_done_callback(lambda _: self._changed.send())
+        await asyncio.shield(stored)
 
     async def receive(self, limit: int) -> list[Delivery]:
         """Take up to ``limit`` requests, without waiting for one."""
@@ -78,6 +80,10 @@ class RequestQueue:
         self._storage.close()
 
     async def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        # Shielded: a client that goes away must not leave a request half stored.
-        future = asyncio.wrap_future(self._thread.submit(method, *args, **kwargs))
-        return await asyncio.shield(future)
+        # Shielded: what was begun is done, whether or not its caller is still there.
+        return await asyncio.shield(self._submit(method, *args, **kwargs))
+
+    def _submit(
+        self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        return asyncio.wrap_future(self._thread.submit(method, *args, **kwargs))

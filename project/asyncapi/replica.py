@@ -68,8 +68,13 @@ class Replica:
             await asyncio.wait_for(process.wait(), GRACE_SECONDS)
         except TimeoutError:
             logger.warning("the container did not stop in %s s; killing it", GRACE_SECONDS)
-            os.killpg(process.pid, signal.SIGKILL)
+            self.kill()
             await process.wait()
+
+    def kill(self) -> None:
+        """End the process and its children at once."""
+        if self._process is not None and self._process.returncode is None:
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _run_once(self) -> int:
         self._process = await asyncio.create_subprocess_exec(
@@ -78,6 +83,8 @@ class Replica:
             start_new_session=True,  # Ctrl-C is for the runtime, which drains before it stops this
             preexec_fn=_die_with_parent,
         )
+        if self._stopping.is_set():  # told to stop while the process was being made
+            self._process.terminate()
         return await self._process.wait()
 
 

@@ -26,6 +26,9 @@ from project.asyncapi.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
+GATEWAY_GRACE_SECONDS = 5
+"""For submissions that are still being uploaded at the stop: they were not acknowledged."""
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -79,7 +82,9 @@ class Runtime:
     def __init__(self, api: AsyncAPI, options: Options) -> None:
         if api.readiness_probe.exec is not None:
             raise ConfigError("readiness_probe.exec: only http_get and tcp_socket work here")
-        target = options.container_url or f"http://127.0.0.1:{api.pod.port}"
+        host, port = "127.0.0.1", api.pod.port
+        if options.container_url is not None:
+            host, port = _address(options.container_url)
         self._replica = None
         if options.container_url is None:
             check_port(api.pod.port)
@@ -91,20 +96,22 @@ class Runtime:
         except StorageError:
             self._socket.close()
             raise
-        self._handler = RequestHandler(f"{target}/", api.pod.max_concurrency)
-        address = urlsplit(target)
+        self._handler = RequestHandler(f"http://{host}:{port}/", api.pod.max_concurrency)
         self._readiness = Readiness(
-            api.readiness_probe,
-            host=address.hostname or "127.0.0.1",
-            ports={api.pod.port: address.port or 80},
-            changed=self._changed,
+            api.readiness_probe, host=host, ports={api.pod.port: port}, changed=self._changed
         )
         self._dequeuer = Dequeuer(
             self._queue, self._handler, self._readiness, self._changed, api.pod.max_concurrency
         )
         gateway = create_gateway(Service(self._queue), api.endpoint)
         self._gateway = Gateway(
-            uvicorn.Config(gateway, log_config=None, access_log=False, lifespan="off"),
+            uvicorn.Config(
+                gateway,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                timeout_graceful_shutdown=GATEWAY_GRACE_SECONDS,
+            ),
             self._changed,
         )
         self._stop, self._hurry = asyncio.Event(), asyncio.Event()
@@ -149,11 +156,15 @@ class Runtime:
             logger.warning("requests still in progress are sent again after the next start")
             self._dequeuer.abandon()
         self._gateway.force_exit = True
+        await asyncio.gather(serving, dequeuing, return_exceptions=True)
 
     async def _close(self, background: list[asyncio.Task[None]]) -> None:
         background[0].cancel()
         if self._replica is not None:
-            await self._replica.stop()
+            stopping = asyncio.create_task(self._replica.stop())
+            await _first_of(stopping, self._hurry.wait())
+            if not stopping.done():
+                self._replica.kill()
         await asyncio.gather(*background, return_exceptions=True)
         await self._handler.close()
         self._queue.close()
@@ -173,6 +184,13 @@ async def _first_of(*awaitables: Awaitable[object]) -> None:
     await asyncio.wait(given | made, return_when=asyncio.FIRST_COMPLETED)
     for task in made:
         task.cancel()
+
+
+def _address(url: str) -> tuple[str, int]:
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError(f"--container-url {url}: must be http://host:port")
+    return parts.hostname, parts.port or 80
 
 
 def _listen(host: str, port: int) -> socket.socket:

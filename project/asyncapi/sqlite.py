@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
@@ -57,15 +57,12 @@ class SQLiteStorage:
 
     def __init__(self, path: Path) -> None:
         self._lock = _lock(path.with_name(path.name + ".lock"))
-        try:
-            with _storage_errors(path):
-                self._connection = sqlite3.connect(
-                    path, isolation_level=None, check_same_thread=False
-                )
-                self._prepare(path)
-        except StorageError:
-            self._lock.close()
-            raise
+        with contextlib.ExitStack() as undo, _storage_errors(path):
+            undo.callback(self._lock.close)
+            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            undo.callback(self._connection.close)
+            self._prepare(path)
+            undo.pop_all()
 
     def _prepare(self, path: Path) -> None:
         connection = self._connection
@@ -144,7 +141,7 @@ def _lock(path: Path) -> IO[str]:
     return file
 
 
-@contextmanager
+@contextlib.contextmanager
 def _storage_errors(path: Path | None = None) -> Iterator[None]:
     try:
         yield

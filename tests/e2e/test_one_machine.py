@@ -90,6 +90,8 @@ def test_nothing_accepted_is_lost(start_runtime: Start) -> None:
     with ThreadPoolExecutor(8) as pool:
         bodies = [{"input_text": f"i like you {number}"} for number in range(200)]
         accepted = slow + list(pool.map(lambda body: submit(url, body), bodies))
+    states = {httpx.get(f"{url}/{name}").json()["status"] for name in accepted[-100:]}
+    assert states == {"in_queue"}
     runtime.kill()
 
     restarted = start_runtime()
@@ -125,6 +127,47 @@ def test_container_dies_with_the_runtime(start_runtime: Start, cortex_yaml: Path
     wait_until(lambda: not container_pid(port))
 
 
+HANGING = """
+import http.server, signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def do_POST(self):
+        time.sleep(3600)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+
+
+def test_second_interrupt_does_not_wait(start_runtime: Start, tmp_path: Path) -> None:
+    """A container that hangs and ignores SIGTERM holds the first Ctrl-C, not the second."""
+    (tmp_path / "hanging.py").write_text(HANGING, encoding="utf-8")
+    runtime = start_runtime("--command", f"{sys.executable} hanging.py $(CORTEX_PORT)")
+    url = runtime.url()
+    request_id = submit(url, {})
+    wait_until(lambda: "in_progress" in httpx.get(f"{url}/{request_id}").text)
+
+    runtime.process.send_signal(signal.SIGINT)
+    wait_until(lambda: "stopping" in runtime.text())
+    assert runtime.process.poll() is None
+
+    assert runtime.interrupt() == 0
+    assert "sent again after the next start" in runtime.text()
+    assert "Traceback" not in runtime.text()
+
+
+def test_unfinished_upload_does_not_hold_the_stop(start_runtime: Start) -> None:
+    """A client that never ends its request was promised nothing: Ctrl-C leaves it behind."""
+    runtime = start_runtime()
+    address = httpx.URL(runtime.url())
+    with socket.create_connection((address.host, address.port)) as client:
+        client.sendall(b"POST /sentiment HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")
+        wait_until(lambda: httpx.get(f"{address}/healthz").text == "ok")
+
+        assert runtime.interrupt() == 0
+
+
 def test_second_runtime_is_refused(start_runtime: Start) -> None:
     """Two runtimes on one queue would send requests twice: the second says so and ends."""
     elsewhere = ("--container-url", f"http://127.0.0.1:{free_port()}")
@@ -144,6 +187,8 @@ def test_second_runtime_is_refused(start_runtime: Start) -> None:
         (["--config", "nothing.yaml"], "nothing.yaml"),
         (["--host", "192.0.2.1"], "cannot be used"),
         (["--storage", "/proc/nothing/queue"], "/proc/nothing"),
+        (["--container-url", "localhost:8000"], "must be http://host:port"),
+        (["--container-url", "http://localhost:8000/api"], "must be http://host:port"),
     ],
 )
 def test_what_stops_a_start_is_said(

@@ -50,6 +50,8 @@ class FakeHandler:
             raise Unreachable("it broke")
         if request.body == b"break once" and self.seen.count(request.id) == 1:
             raise Unreachable("it broke")
+        if request.body == b"unforeseen":
+            raise ZeroDivisionError("who would have thought")
         if request.body == b"refuse":
             raise NotSuccessful("got status code 422")
         return b"{}"
@@ -158,6 +160,19 @@ def test_refused_is_final(tmp_path: Path) -> None:
             workload = await it.until("a", Status.FAILED)
             assert workload.reason == "got status code 422"
             assert it.handler.seen == ["a"]
+
+    asyncio.run(run())
+
+
+def test_unforeseen_error_is_final(tmp_path: Path) -> None:
+    """What no code expects fails its request: nothing is stuck or sent for ever."""
+
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            it.ready()
+            await it.send("a", b"unforeseen")
+            workload = await it.until("a", Status.FAILED)
+            assert workload.reason == "ZeroDivisionError: who would have thought"
 
     asyncio.run(run())
 

@@ -15,7 +15,7 @@ from project.asyncapi.endpoint import create_gateway
 from project.asyncapi.queue import RequestQueue, Signal
 from project.asyncapi.service import Service
 from project.asyncapi.sqlite import SQLiteStorage
-from tests.helpers import serve
+from tests.helpers import DEADLINE, serve
 
 
 @pytest.fixture
@@ -211,15 +211,18 @@ def test_storage_error_is_500(url: str, storage: SQLiteStorage) -> None:
 
 
 def test_caller_that_leaves_is_still_stored(tmp_path: Path) -> None:
-    """A cancelled submission is stored whole or not at all."""
+    """A cancelled submission is stored all the same, and the dequeuer hears of it."""
 
     async def run() -> None:
-        queue = RequestQueue(SQLiteStorage(tmp_path / "queue.sqlite3"), Signal())
+        changed = Signal()
+        queue = RequestQueue(SQLiteStorage(tmp_path / "queue.sqlite3"), changed)
         service = Service(queue)
+        woken = changed.listen()
         submitting = asyncio.create_task(service.create_workload("/", (), b""))
         await asyncio.sleep(0)
         submitting.cancel()
         await asyncio.wait({submitting})
+        await asyncio.wait_for(woken.wait(), DEADLINE)
         assert len(await queue.receive(10)) == 1
         queue.close()
 

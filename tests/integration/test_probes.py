@@ -90,7 +90,7 @@ def test_ready_again_after_a_broken_connection() -> None:
     async def run() -> None:
         async with (
             target() as it,
-            probing(it.port, http_get={"port": 1}, period_seconds=1) as (readiness, changed),
+            probing(it.port, http_get={"port": 1}, period_seconds=3600) as (readiness, changed),
         ):
             it.status = "204 Fine"
             await until(readiness, changed, ready=True)

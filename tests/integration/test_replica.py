@@ -13,7 +13,7 @@ import pytest
 
 from project.asyncapi import replica
 from project.asyncapi.replica import PortInUse, Replica, check_port
-from tests.helpers import eventually, free_port
+from tests.helpers import DEADLINE, eventually, free_port
 
 STUBBORN = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
 
@@ -81,6 +81,19 @@ def test_killed_after_grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         await running
         with pytest.raises(ProcessLookupError):
             os.kill(pids(tmp_path)[0], 0)
+
+    asyncio.run(run())
+
+
+def test_stopped_while_being_started() -> None:
+    """A stop that comes before the process is there ends it as well."""
+
+    async def run() -> None:
+        it = python("")
+        running = asyncio.create_task(it.run())
+        await asyncio.sleep(0)
+        await it.stop()
+        await asyncio.wait_for(running, DEADLINE)
 
     asyncio.run(run())
 

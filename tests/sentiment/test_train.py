@@ -42,6 +42,7 @@ def test_learns_and_saves(
     assert module.main([*arguments, "--learning-rate", "0.003"]) == 0
 
     assert "best accuracy" in capsys.readouterr().out
+    assert (output / "model.safetensors").stat().st_mode & 0o777 == 0o644
     classify = sentiment_pipeline(model=str(output))
     assert [each["label"] for each in classify(["i like you", "i hate you"])] == [
         "POSITIVE",

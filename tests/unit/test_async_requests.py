@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
 import async_requests
+from tests.helpers import ROOT
 
 ENDPOINT = "http://gateway/sentiment/"
 
@@ -37,6 +42,8 @@ class FakeGateway(httpx.AsyncBaseTransport):
             raise httpx.ConnectError("nobody there")
         if text == "html":
             return httpx.Response(200, text="<html>")
+        if text == "direct":
+            return httpx.Response(200, json={"label": "POSITIVE"})
         if text == "list":
             return httpx.Response(200, json=[])
         request_id = f"id-{len(self.texts)}"
@@ -102,6 +109,8 @@ def test_a_line_per_text_in_order(capsys: pytest.CaptureFixture[str]) -> None:
         ("unreachable", "ConnectError: nobody there"),
         ("html", "the answer is not JSON: '<html>'"),
         ("list", "the answer is no object: '[]'"),
+        ("direct", "the answer has no 'id'; is the endpoint an AsyncAPI's?"),
+        ("\udcff", "UnicodeEncodeError"),
         ("stuck", "in_queue after 0.05 s"),
     ],
 )
@@ -109,7 +118,8 @@ def test_failure_has_its_reason(text: str, error: str, capsys: pytest.CaptureFix
     """What goes wrong is on the text's line, and the others are not touched."""
     lines, failed, _ = send(["a", text, "b"], capsys)
 
-    assert [line.get("error") for line in lines] == [None, error, None]
+    assert [line.get("error") is None for line in lines] == [True, False, True]
+    assert error in str(lines[1]["error"])
     assert failed == 1
 
 
@@ -131,9 +141,9 @@ def test_concurrency_is_kept() -> None:
 
 
 def test_file_is_read_by_line(tmp_path: Path) -> None:
-    """Only line feeds end a text; a last one adds no empty text."""
+    """Only line feeds end a text; a last one adds no empty text, a byte order mark no character."""
     path = tmp_path / "texts"
-    path.write_text("a\u2028b\n\nc\n", encoding="utf-8")
+    path.write_text("a\u2028b\n\nc\n", encoding="utf-8-sig")
 
     assert async_requests._read_lines(path) == ["a\u2028b", "", "c"]
 
@@ -153,3 +163,19 @@ def test_wrong_call(arguments: list[str], message: str, capsys: pytest.CaptureFi
 
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_finds_its_libraries(tmp_path: Path) -> None:
+    """With an interpreter that lacks them, the one of ``make run`` takes over."""
+    script = shutil.copy(ROOT / "async_requests.py", tmp_path)
+    without = [sys.executable, "-S", script, "--help"]
+
+    failed = subprocess.run(without, capture_output=True, text=True, check=False)
+    assert "ModuleNotFoundError" in failed.stderr
+
+    python = tmp_path / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    found = subprocess.run(without, capture_output=True, text=True, check=False)
+    assert "--endpoint" in found.stdout

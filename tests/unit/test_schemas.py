@@ -31,6 +31,7 @@ def read(body: bytes = b"", query: str = "", original_path: str = "") -> Texts:
         (b"", "x=1", "/sentiment/?input_text=a", Texts(("a",), single=True)),
         (b'{"input_text": "a"}', "input_text=b", "/?input_text=c", Texts(("a",), single=True)),
         (b"", "input_text=b", "/?input_text=c", Texts(("b",), single=True)),
+        (b"", "", "//[?input_text=a", Texts(("a",), single=True)),
     ],
 )
 def test_finds_texts(body: bytes, query: str, original_path: str, expected: Texts) -> None:
