@@ -4,6 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+COMPILE := $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host
+
 .DEFAULT_GOAL := help
 .PHONY: help run test lint format lock clean
 
@@ -25,14 +28,13 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-lock: $(VENV)/.test  ## Pin the newest dependencies that pyproject.toml allows.
+lock: $(VENV)/.run  ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest.
 	@$(PIP) pip-tools
-	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --output-file requirements.txt pyproject.toml
-	@$(BIN)/pip-compile --quiet --upgrade --strip-extras --no-emit-index-url --no-emit-find-links \
-		--no-emit-trusted-host --extra test --output-file requirements-test.txt pyproject.toml
+	@$(COMPILE) $(UPGRADE) --output-file requirements.txt pyproject.toml
+	@$(COMPILE) $(UPGRADE) --extra train --output-file project/sentiment/requirements.txt pyproject.toml
+	@$(COMPILE) $(UPGRADE) --extra train --extra test --output-file requirements-test.txt pyproject.toml
 	@# The local tag of a CPU build ("+cpu") is no version that everyone can install.
-	@sed -i "s/+cpu$$//" requirements.txt requirements-test.txt
+	@sed -i "s/+cpu$$//" requirements*.txt project/sentiment/requirements.txt
 
 clean:  ## Remove the environment and what was measured; the queue in .asyncapi stays.
 	rm -rf $(VENV) .coverage* .*_cache .hypothesis

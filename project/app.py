@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, TypeVar, cast
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
-from project.batching import Batcher, Overloaded
+from project.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
 from project.monitoring import expose_metrics
 from project.schemas import (
     Classification,
@@ -30,7 +30,8 @@ from project.schemas import (
     Texts,
     read_texts,
 )
-from project.sentiment.prediction import Classifier, Prediction
+from project.sentiment.options import LongTextPolicy
+from project.sentiment.prediction import Classifier, Prediction, TextTooLong
 from project.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ LARGE_BODY_BYTES = 100_000  # takes about a millisecond to parse: more is done o
 CORTEX_REQUEST_ID = "X-Cortex-Request-ID"
 ORIGINAL_PATH = "X-Envoy-Original-Path"
 
+T = TypeVar("T")
 Load = Callable[[Settings], Classifier]
 
 
@@ -51,9 +53,19 @@ def load_classifier(settings: Settings) -> Classifier:
     """Load the model that the settings name."""
     # Here, not above: importing the app must stay cheap, and the server must be able to answer
     # 503 while the frameworks below are imported.
-    from project.sentiment.model import WEIGHTS, SentimentClassifier
+    from project.sentiment.files import WEIGHTS
+    from project.sentiment.golden import check_golden, read_golden
+    from project.sentiment.model import SentimentClassifier
 
-    return SentimentClassifier(settings.model or WEIGHTS, settings.model_revision)
+    classifier = SentimentClassifier(
+        settings.model or WEIGHTS,
+        settings.model_revision,
+        backend=settings.backend,
+        threads=settings.threads,
+        long_texts=LongTextPolicy(settings.on_long_text, max_windows=settings.max_windows),
+    )
+    check_golden(classifier, read_golden(classifier.folder), settings.parity_tolerance)
+    return classifier
 
 
 class Engine:
@@ -73,13 +85,21 @@ class Engine:
         """Load the model and let it answer a first text; a failure becomes the reason."""
         try:
             classifier = await asyncio.to_thread(self._load, self._settings)
-            await asyncio.to_thread(classifier.predict, [WARM_UP_TEXT])
+            batcher = Batcher(classifier, _batch_limits(self._settings))
         except Exception as error:
-            logger.exception("the model could not be started")
-            self._reason = f"the model could not be started: {error}"
+            self._failed(error)
             return
-        batcher = Batcher(classifier, max_waiting=self._settings.max_waiting_requests)
+        try:
+            await batcher.predict([WARM_UP_TEXT])
+        except Exception as error:
+            batcher.close()
+            self._failed(error)
+            return
         self._loaded = batcher, classifier.name
+
+    def _failed(self, error: Exception) -> None:
+        logger.error("the model could not be started", exc_info=error)
+        self._reason = f"the model could not be started: {error}"
 
     def health(self) -> Health:
         """Whether requests can be answered, and if not, why."""
@@ -92,12 +112,17 @@ class Engine:
 
         Raises:
             NotReady: the model is not loaded.
-            Overloaded: too many requests wait.
+            Overloaded: too much waits.
+            DeadlineExceeded: the model did not come to it in time.
+            RequestError: a text is too long for the model.
         """
         if self._loaded is None:
             raise NotReady(self._reason)
         batcher, name = self._loaded
-        predictions = await batcher.predict(texts.values)
+        try:
+            predictions = await batcher.predict(texts.values)
+        except TextTooLong as error:
+            raise RequestError(f"input_text[{error.index}]", str(error)) from error
         if texts.single:
             return Classification(model=name, **_fields(predictions[0]))
         return Classifications(
@@ -111,11 +136,16 @@ class Engine:
 
 
 def _fields(prediction: Prediction) -> dict[str, Any]:
-    return {
-        "label": prediction.label,
-        "score": prediction.score,
-        "scores": dict(prediction.scores),
-    }
+    return {name: getattr(prediction, name) for name in Scored.model_fields}
+
+
+def _batch_limits(settings: Settings) -> BatchLimits:
+    return BatchLimits(
+        tokens=settings.batch_tokens,
+        waiting_requests=settings.max_waiting_requests,
+        waiting_tokens=settings.max_waiting_tokens,
+        seconds=settings.request_timeout_seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +173,7 @@ def create_app(settings: Settings | None = None, load: Load = load_classifier) -
     app.add_api_route("/healthcheck", healthcheck, methods=["GET"], **HEALTHCHECK_ROUTE)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(DeadlineExceeded, _late)
     app.add_exception_handler(NotReady, _unavailable)
     app.add_exception_handler(Overloaded, _unavailable)
     if settings.enable_metrics:
@@ -176,7 +207,30 @@ async def classify(
         texts = await asyncio.to_thread(read_texts, body, query, path, container.limits)
     else:
         texts = read_texts(body, query, path, container.limits)
-    return await container.engine.classify(texts)
+    return await _unless_gone(request, container.engine.classify(texts))
+
+
+async def _unless_gone(request: Request, answer: Coroutine[Any, Any, T]) -> T:
+    """Await ``answer``, or cancel it when the client leaves: nobody would read it.
+
+    Raises:
+        ClientDisconnect: the client has left.
+    """
+    answering = asyncio.ensure_future(answer)
+    leaving = asyncio.ensure_future(_disconnected(request))
+    try:
+        await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not answering.done():
+            raise ClientDisconnect
+        return answering.result()
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _disconnected(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 async def healthcheck(container: Annotated[Container, Depends(_container)]) -> JSONResponse:
@@ -206,13 +260,17 @@ async def _gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)  # nobody reads it: the client left before its request ended
 
 
+async def _late(request: Request, error: Exception) -> JSONResponse:
+    return JSONResponse({"detail": str(error)}, status_code=504)
+
+
 async def _unavailable(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse({"detail": str(error)}, status_code=503, headers={"Retry-After": "1"})
 
 
 CLASSIFY_ROUTE: dict[str, Any] = {
     "response_model": Classification | Classifications,
-    "responses": {413: {"model": ErrorAnswer}, 422: {"model": ErrorAnswer}, 503: {}},
+    "responses": {413: {"model": ErrorAnswer}, 422: {"model": ErrorAnswer}, 503: {}, 504: {}},
     "openapi_extra": {
         "requestBody": {
             "content": {"application/json": {"schema": ClassifyRequest.model_json_schema()}}

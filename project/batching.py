@@ -1,46 +1,242 @@
-"""Between the event loop and the model: inference runs on a thread of its own."""
+"""Dynamic batching: many callers' texts, few padded tokens, no waiting while a core is idle.
+
+Work-conserving, as in Clipper's adaptive batching (Crankshaw et al. 2017) less its timer: a free
+worker takes what waits at once, and while all are busy, requests collect. A batch is the oldest
+window that waits and its neighbours in length, so that nobody starves and little is padded.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import threading
+import time
+from bisect import bisect_left, insort
+from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
 
-from project.sentiment.prediction import Classifier, Prediction
+from project.sentiment.prediction import Classifier, EncodedText, Prediction, TokenIds
+
+logger = logging.getLogger(__name__)
+
+LONG_CHARS = 10_000  # tokenising this much takes about a millisecond: more is done on a thread
 
 
 class Overloaded(RuntimeError):
-    """Too many requests wait for the model."""
+    """Too much waits for the model."""
+
+
+class DeadlineExceeded(RuntimeError):
+    """The model did not come to a request in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How large batches get, and how much may wait.
+
+    Attributes:
+        tokens: in one batch, padding included; a longer window is a batch of its own.
+        padding: the largest share of a batch that may be padding, 0 to 1.
+        waiting_requests, waiting_tokens: what may wait or run before new requests are refused; a
+            single request may be larger than ``waiting_tokens`` when nothing else waits.
+        seconds: from a request's arrival to its answer.
+    """
+
+    tokens: int = 512
+    padding: float = 0.15
+    waiting_requests: int = 256
+    waiting_tokens: int = 1_000_000
+    seconds: float = 300.0
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """One caller's windows: how many are open, and where the rows go."""
+
+    future: asyncio.Future[list[list[float]]]
+    deadline: float
+    rows: list[list[float]]
+    open: int
+    over: bool = False
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class _Window:
+    """One window that waits; ordered by length, then by arrival."""
+
+    length: int
+    number: int
+    ids: TokenIds = field(compare=False)
+    call: _Call = field(compare=False)
+    index: int = field(compare=False)
 
 
 class Batcher:
-    """Feeds a classifier, one request after the other, from many concurrent callers.
+    """Feeds a classifier from many concurrent callers of one event loop.
 
     Args:
-        max_waiting: requests that may wait or run before further ones are refused.
+        classifier: its ``workers`` is the number of threads that call ``infer``.
     """
 
-    def __init__(self, classifier: Classifier, *, max_waiting: int) -> None:
+    def __init__(self, classifier: Classifier, limits: BatchLimits | None = None) -> None:
         self._classifier = classifier
-        self._max_waiting = max_waiting
-        self._waiting = 0
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="inference")
+        self._limits = limits or BatchLimits()
+        self._numbers = count()
+        self._calls = self._tokens = 0  # waiting or running; changed on the event loop only
+        self._lock = threading.Condition()
+        self._by_length: list[_Window] = []
+        self._by_age: deque[_Window] = deque()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._work, name=f"inference-{number}", daemon=True)
+            for number in range(classifier.workers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     async def predict(self, texts: Sequence[str]) -> list[Prediction]:
         """Classify ``texts`` without blocking the event loop.
 
+        A caller that is cancelled is dropped before its windows are computed.
+
         Raises:
-            Overloaded: ``max_waiting`` requests are ahead.
+            Overloaded: too much waits already.
+            DeadlineExceeded: the model did not come to it in time.
+            TextTooLong: a text is over the model's limit.
         """
-        if self._waiting >= self._max_waiting:
-            raise Overloaded(f"{self._waiting} requests wait for the model; try again later")
-        self._waiting += 1
-        try:
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._thread, self._classifier.predict, texts)
-        finally:
-            self._waiting -= 1
+        deadline = time.monotonic() + self._limits.seconds
+        self._check_room(0)
+        if sum(map(len, texts)) > LONG_CHARS:
+            encoded = await asyncio.to_thread(self._classifier.encode, texts)
+        else:
+            encoded = self._classifier.encode(texts)
+        rows = iter(await self._infer(encoded, deadline))
+        return [
+            self._classifier.combine(text, [next(rows) for _ in text.windows]) for text in encoded
+        ]
 
     def close(self) -> None:
-        """Let the running request finish, drop those that wait, end the thread."""
-        self._thread.shutdown(cancel_futures=True)
+        """Compute what waits, then end the threads."""
+        with self._lock:
+            self._closed = True
+            self._lock.notify_all()
+        for thread in self._threads:
+            thread.join()
+
+    def _check_room(self, tokens: int) -> None:
+        limits = self._limits
+        if self._calls >= limits.waiting_requests:
+            raise Overloaded(f"{self._calls} requests wait for the model; try again later")
+        if self._tokens and self._tokens + tokens > limits.waiting_tokens:
+            raise Overloaded(f"{self._tokens} tokens wait for the model; try again later")
+
+    async def _infer(self, texts: Sequence[EncodedText], deadline: float) -> list[list[float]]:
+        windows = [window for text in texts for window in text.windows]
+        tokens = sum(map(len, windows))
+        self._check_room(tokens)
+        loop = asyncio.get_running_loop()
+        call = _Call(loop.create_future(), deadline, [[]] * len(windows), len(windows))
+        self._calls += 1
+        self._tokens += tokens
+        try:
+            self._enqueue(windows, call)
+            async with asyncio.timeout_at(loop.time() + deadline - time.monotonic()):
+                return await call.future
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not answered in {self._limits.seconds:g} s") from error
+        finally:
+            call.over = True
+            self._calls -= 1
+            self._tokens -= tokens
+
+    def _enqueue(self, windows: Sequence[TokenIds], call: _Call) -> None:
+        with self._lock:
+            for index, ids in enumerate(windows):
+                window = _Window(len(ids), next(self._numbers), ids, call, index)
+                insort(self._by_length, window)
+                self._by_age.append(window)
+            self._lock.notify(len(windows))
+
+    def _work(self) -> None:
+        while True:
+            with self._lock:
+                while not (self._by_age or self._closed):
+                    self._lock.wait()
+                if not self._by_age:
+                    return
+                batch = self._take()
+            if batch:
+                self._run(batch)
+
+    def _take(self) -> list[_Window]:
+        """The oldest window that somebody waits for, and those whose lengths go with it.
+
+        Called with the lock held.
+        """
+        while self._by_age:
+            oldest = self._by_age.popleft()
+            at = bisect_left(self._by_length, oldest)
+            if at == len(self._by_length) or self._by_length[at] is not oldest:
+                continue  # went with an earlier batch
+            first, last = self._neighbours(at)
+            batch = self._by_length[first:last]
+            del self._by_length[first:last]
+            return [window for window in batch if not window.call.over]
+        return []
+
+    def _neighbours(self, at: int) -> tuple[int, int]:
+        """Grow a range around ``at``, each time by the nearer length, within the limits."""
+        windows, limits = self._by_length, self._limits
+        first, last, tokens = at, at + 1, windows[at].length
+        share = -(-len(windows) // len(self._threads))  # leave work for the idle workers
+        while last - first < min(share, len(windows)):
+            length = windows[at].length
+            shorter = length - windows[first - 1].length if first else inf
+            longer = windows[last].length - length if last < len(windows) else inf
+            grown = last if longer <= shorter else first - 1
+            padded = windows[max(grown, last - 1)].length * (last - first + 1)
+            tokens += windows[grown].length
+            if padded > limits.tokens or padded * (1 - limits.padding) > tokens:
+                break
+            first, last = min(first, grown), max(last, grown + 1)
+        return first, last
+
+    def _run(self, batch: Sequence[_Window]) -> None:
+        """Infer a batch; where it fails, its halves, so that only the guilty window fails."""
+        try:
+            rows = self._classifier.infer([window.ids for window in batch])
+        except Exception as error:
+            if len(batch) == 1:
+                logger.exception("a text of %s tokens cannot be classified", batch[0].length)
+                self._deliver(batch, error)
+                return
+            half = len(batch) // 2
+            self._run(batch[:half])
+            self._run(batch[half:])
+        else:
+            self._deliver(batch, rows)
+
+    def _deliver(self, batch: Sequence[_Window], outcome: list[list[float]] | Exception) -> None:
+        loop = batch[0].call.future.get_loop()
+        try:
+            loop.call_soon_threadsafe(_resolve, batch, outcome)
+        except RuntimeError:
+            logger.warning("%s results came after the event loop was closed", len(batch))
+
+
+def _resolve(batch: Sequence[_Window], outcome: list[list[float]] | Exception) -> None:
+    """Give each window's row, or the error, to its caller; runs on the event loop."""
+    for position, window in enumerate(batch):
+        call = window.call
+        if call.future.done():
+            continue
+        if isinstance(outcome, Exception):
+            call.future.set_exception(outcome)
+            continue
+        call.rows[window.index] = outcome[position]
+        call.open -= 1
+        if not call.open:
+            call.future.set_result(call.rows)

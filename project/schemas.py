@@ -16,6 +16,9 @@ class Scored(BaseModel):
     label: str = Field(examples=["POSITIVE"])
     score: float = Field(description="probability of the label", ge=0, le=1)
     scores: dict[str, float] = Field(description="probability of every label")
+    tokens: int = Field(description="of the whole text")
+    windows: int = Field(description="in which the text was read, 1 if the model read it at once")
+    truncated: bool = Field(description="whether a part of the text was not read")
 
 
 class Classification(Scored):

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 import httpx
 import uvicorn
 
-from project.sentiment.prediction import Prediction
+from project.sentiment.prediction import EncodedText, Prediction, TokenIds
 
 ROOT = Path(__file__).parent.parent
 DEADLINE = 60.0  # seconds: far more than anything here takes, so that only a hang reaches it
@@ -73,29 +73,46 @@ def serve(app: Any, **options: Any) -> Iterator[str]:  # noqa: ANN401  (any ASGI
 class FakeClassifier:
     """POSITIVE with the text's length in hundredths; can be held, and told to fail.
 
+    A token is a character; a text with the word "raise" makes a batch fail.
+
     Attributes:
-        calls: the texts of every call.
-        gate: a call waits until it is set.
+        calls: the texts of every batch.
+        gate: a batch waits until it is set.
     """
 
     name = "fake"
 
-    def __init__(self) -> None:
+    def __init__(self, workers: int = 1) -> None:
         self.label = "POSITIVE"
+        self.workers = workers
         self.calls: list[list[str]] = []
         self.gate = threading.Event()
         self.gate.set()
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Answer from the lengths of ``texts``."""
-        self.calls.append(list(texts))
-        assert self.gate.wait(DEADLINE)
-        if "raise" in texts:
-            raise RuntimeError("told to")
-        return [self._prediction(min(1.0, len(text) / 100)) for text in texts]
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Every text is one window of its characters."""
+        return [EncodedText((tuple(map(ord, text)),), len(text)) for text in texts]
 
-    def _prediction(self, score: float) -> Prediction:
-        return Prediction(self.label, score, {"POSITIVE": score, "NEGATIVE": 1 - score})
+    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+        """Answer from the lengths."""
+        texts = ["".join(map(chr, ids)) for ids in batch]
+        self.calls.append(texts)
+        assert self.gate.wait(DEADLINE)
+        if any("raise" in text for text in texts):
+            raise RuntimeError("told to")
+        return [[min(1.0, len(text) / 100)] for text in texts]
+
+    def combine(self, text: EncodedText, rows: Sequence[Sequence[float]]) -> Prediction:
+        """The mean of the rows."""
+        score = sum(row[0] for row in rows) / len(rows)
+        scores = {self.label: score, "NEGATIVE": 1 - score}
+        return Prediction(self.label, score, scores, text.tokens, len(text.windows), text.truncated)
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """All at once."""
+        encoded = self.encode(texts)
+        rows = self.infer([each.windows[0] for each in encoded])
+        return [self.combine(each, [row]) for each, row in zip(encoded, rows, strict=True)]
 
 
 class RuntimeProcess:

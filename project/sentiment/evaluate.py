@@ -14,12 +14,22 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 from project.sentiment.data import LABELS, DataError, read_examples
-from project.sentiment.model import WEIGHTS, ModelError, SentimentClassifier
-from project.sentiment.prediction import Classifier
+from project.sentiment.files import WEIGHTS, ModelError
+from project.sentiment.model import SentimentClassifier
+from project.sentiment.options import BackendName
+from project.sentiment.prediction import Prediction
 
 Z_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
+
+
+class Predictor(Protocol):
+    """What can be evaluated."""
+
+    def predict(self, texts: Sequence[str]) -> list[Prediction]:
+        """Classify ``texts``: one prediction per text, in their order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +54,7 @@ class Evaluation:
     texts_per_second: float
 
 
-def evaluate(classifier: Classifier, path: Path) -> Evaluation:
+def evaluate(classifier: Predictor, path: Path) -> Evaluation:
     """Classify every text of ``path``.
 
     Raises:
@@ -96,9 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="labelled file: header, then label<TAB>text")
     parser.add_argument("--model", default=str(WEIGHTS), help="local folder or Hub id")
     parser.add_argument("--revision", help="of the Hub id")
+    parser.add_argument("--backend", type=BackendName, default=BackendName.AUTO, help="%(default)s")
     options = parser.parse_args(argv)
     try:
-        classifier = SentimentClassifier(options.model, options.revision)
+        classifier = SentimentClassifier(options.model, options.revision, backend=options.backend)
         evaluation = evaluate(classifier, options.file)
     except (DataError, ModelError) as error:
         print(f"evaluate: {error}", file=sys.stderr)

@@ -8,77 +8,136 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
+from typing import Protocol, cast
 
-import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-from project.sentiment.prediction import Prediction
-
-WEIGHTS = Path(__file__).parent / "weights"
-"""The model that the project ships."""
+from project.sentiment.cpus import available_cpus
+from project.sentiment.encoding import TextEncoder
+from project.sentiment.files import (
+    GRAPH_FILE,
+    WEIGHTS,
+    ModelConfig,
+    ModelError,
+    find_model,
+    read_model_config,
+)
+from project.sentiment.options import BackendName, LongTextPolicy
+from project.sentiment.prediction import EncodedText, Prediction, TokenIds
 
 SHIPPED_NAME = "minilm-l6-sst2"
-
 SAMPLE_TEXTS = ("i like you!", "i hate you!")
-BATCH_SIZE = 16  # texts; sorted by length, so that a batch is padded to what it needs
+BATCH_TOKENS = 512  # padding included; larger batches are no faster on a CPU
 
 
-class ModelError(RuntimeError):
-    """The model could not be loaded."""
+class Backend(Protocol):
+    """Computes batches; see :class:`~project.sentiment.prediction.Classifier`."""
+
+    workers: int
+
+    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+        """The probabilities of every label for every window."""
 
 
 class SentimentClassifier:
-    """A sequence-classification model in memory, ready to classify.
+    """A sequence-classification model in memory, ready to classify from any thread.
 
     Args:
         model: a local folder, or a Hub id.
         revision: of the Hub id: a branch, a tag or a commit.
+        threads: to compute on; None: as many as the container's CPU quota allows.
 
     Raises:
-        ModelError: the model is not there or is not a sequence-classification model.
+        ModelError: the model is not there, or cannot be run by ``backend``.
     """
 
-    def __init__(self, model: str | Path = WEIGHTS, revision: str | None = None) -> None:
-        try:
-            self._tokenizer = AutoTokenizer.from_pretrained(model, revision=revision)
-            self._model = AutoModelForSequenceClassification.from_pretrained(
-                model, revision=revision, dtype=torch.float32
-            ).eval()
-        except (OSError, ValueError) as error:
-            raise ModelError(f"model {str(model)!r} could not be loaded: {error}") from error
-        self._labels: dict[int, str] = self._model.config.id2label
-        self._name = SHIPPED_NAME if Path(model) == WEIGHTS else str(model)
-
-    @property
-    def name(self) -> str:
-        """What to call the model in an answer: its Hub id or folder, or the shipped one's name."""
-        return self._name
+    def __init__(
+        self,
+        model: str | Path = WEIGHTS,
+        revision: str | None = None,
+        *,
+        backend: BackendName = BackendName.AUTO,
+        threads: int | None = None,
+        long_texts: LongTextPolicy | None = None,
+    ) -> None:
+        self.folder = find_model(model, revision)
+        config = read_model_config(self.folder)
+        self.name = SHIPPED_NAME if self.folder == WEIGHTS else str(model)
+        self._labels = config.labels
+        self._encoder = TextEncoder(self.folder, config.window, long_texts or LongTextPolicy())
+        self._backend = load_backend(self.folder, config, backend, threads or available_cpus())
+        self.workers = self._backend.workers
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Classify ``texts``: one prediction per text, in their order.
+        """Classify ``texts``: one prediction per text, in their order."""
+        encoded = self.encode(texts)
+        windows = [window for each in encoded for window in each.windows]
+        rows = iter(self._infer_all(windows))
+        return [self.combine(each, [next(rows) for _ in each.windows]) for each in encoded]
 
-        A text longer than the model's window (512 tokens) is classified by its beginning.
-        """
-        by_length = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        predictions: dict[int, Prediction] = {}
-        for start in range(0, len(texts), BATCH_SIZE):
-            batch = by_length[start : start + BATCH_SIZE]
-            scored = self._predict_batch([texts[index] for index in batch])
-            predictions.update(zip(batch, scored, strict=True))
-        return [predictions[index] for index in range(len(texts))]
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """See :meth:`Classifier.encode`."""
+        return self._encoder.encode(texts)
 
-    def _predict_batch(self, texts: list[str]) -> list[Prediction]:
-        inputs = self._tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-        with torch.inference_mode():
-            logits = self._model(**inputs).logits  # [texts, labels]
-        return [self._prediction(row) for row in torch.softmax(logits, dim=-1).tolist()]
+    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+        """See :meth:`Classifier.infer`."""
+        return self._backend.infer(batch)
 
-    def _prediction(self, probabilities: list[float]) -> Prediction:
-        scores = {self._labels[index]: value for index, value in enumerate(probabilities)}
+    def combine(self, text: EncodedText, rows: Sequence[Sequence[float]]) -> Prediction:
+        """See :meth:`Classifier.combine`: the mean over windows, by their lengths."""
+        weights = [len(window) for window in text.windows]
+        means = [
+            sum(weight * value for weight, value in zip(weights, column, strict=True))
+            / sum(weights)
+            for column in zip(*rows, strict=True)
+        ]
+        scores = dict(zip(self._labels, means, strict=True))
         label = max(scores, key=scores.__getitem__)
-        return Prediction(label=label, score=scores[label], scores=scores)
+        return Prediction(
+            label, scores[label], scores, text.tokens, len(text.windows), text.truncated
+        )
+
+    def _infer_all(self, windows: Sequence[TokenIds]) -> list[list[float]]:
+        """Infer in batches of similar lengths, which are padded to little more than they hold."""
+        order = sorted(range(len(windows)), key=lambda index: len(windows[index]))
+        batches = list(_batches(order, [len(windows[index]) for index in order]))
+        rows: dict[int, list[float]] = {}
+        with ThreadPoolExecutor(self.workers) as pool:
+            inferred = pool.map(lambda batch: self.infer([windows[i] for i in batch]), batches)
+            for batch, answers in zip(batches, inferred, strict=True):
+                rows.update(zip(batch, answers, strict=True))
+        return [rows[index] for index in range(len(windows))]
+
+
+def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+    batches: list[list[int]] = []
+    for index, length in zip(order, lengths, strict=True):
+        if not batches or (len(batches[-1]) + 1) * length > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(index)
+    return batches
+
+
+def load_backend(folder: Path, config: ModelConfig, name: BackendName, threads: int) -> Backend:
+    """Load what computes; only its own libraries are imported.
+
+    Raises:
+        ModelError: the model or the libraries that it needs are not there.
+    """
+    if name is BackendName.AUTO:
+        exported = (folder / GRAPH_FILE).exists()
+        name = BackendName.ONNX if exported else BackendName.TRANSFORMERS
+    try:
+        module = import_module(f"project.sentiment.{name}_backend")
+    except ModuleNotFoundError as error:
+        raise ModelError(
+            f"backend {name.value!r} needs {error.name}:"
+            " pip install -r project/sentiment/requirements.txt"
+        ) from error
+    backend = getattr(module, f"{name.capitalize()}Backend")
+    return cast("Backend", backend(folder, config, threads))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -6,6 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+TokenIds = Sequence[int]
+"""One window of a text, special tokens included, not padded."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """A text as the model reads it.
+
+    Attributes:
+        windows: token ids, each at most the model's window long; neighbours overlap.
+        tokens: of the whole text, special tokens not counted.
+        truncated: whether a part of the text is in no window.
+    """
+
+    windows: tuple[TokenIds, ...]
+    tokens: int
+    truncated: bool = False
+
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
@@ -15,19 +33,53 @@ class Prediction:
         label: the most probable label.
         score: its probability, 0 to 1.
         scores: the probability of every label; they add up to 1.
+        tokens, windows, truncated: how much of the text was read; see :class:`EncodedText`.
     """
 
     label: str
     score: float
     scores: Mapping[str, float]
+    tokens: int = 0
+    windows: int = 1
+    truncated: bool = False
+
+
+class TextTooLong(ValueError):
+    """A text is longer than may be classified.
+
+    Attributes:
+        index: of the text in its list.
+    """
+
+    def __init__(self, index: int, tokens: int, limit: int) -> None:
+        super().__init__(f"has {tokens} tokens, at most {limit} are taken")
+        self.index = index
 
 
 class Classifier(Protocol):
-    """What serving needs of a model: a loaded, thread-safe classifier."""
+    """What serving needs of a loaded model; every method may be called from any thread.
+
+    A text goes through :meth:`encode`, its windows through :meth:`infer` in whatever batches are
+    cheap, and their rows through :meth:`combine`.
+    """
 
     @property
     def name(self) -> str:
         """What to call the model in an answer."""
 
-    def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Classify ``texts``: one prediction per text, in their order."""
+    @property
+    def workers(self) -> int:
+        """How many threads should call :meth:`infer` at once."""
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Tokenise ``texts``.
+
+        Raises:
+            TextTooLong: a text is over the limit, and may not be cut.
+        """
+
+    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+        """The probabilities of every label for every window: [windows, labels]."""
+
+    def combine(self, text: EncodedText, rows: Sequence[Sequence[float]]) -> Prediction:
+        """The prediction for a text from the rows of its windows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,8 @@ import httpx
 import pytest
 
 from project.app import create_app, load_classifier
+from project.sentiment.files import WEIGHTS
+from project.sentiment.golden import Golden, read_golden, write_golden
 from project.sentiment.prediction import Classifier
 from project.settings import Settings
 from tests.helpers import DEADLINE, FakeClassifier, serve, wait_until
@@ -38,6 +41,9 @@ def test_one_text(url: str) -> None:
         "label": "POSITIVE",
         "score": 0.05,
         "scores": {"POSITIVE": 0.05, "NEGATIVE": 0.95},
+        "tokens": 5,
+        "windows": 1,
+        "truncated": False,
         "model": "fake",
     }
 
@@ -153,6 +159,63 @@ def test_not_ready_until_warm(classifier: FakeClassifier) -> None:
 
     assert (health.status_code, health.json()["reason"]) == (503, "the model is being loaded")
     assert (refused.status_code, refused.json()["detail"]) == (503, "the model is being loaded")
+
+
+def test_caller_who_left_is_not_computed(url: str, classifier: FakeClassifier) -> None:
+    """A request whose client has gone is dropped before the model sees it."""
+    classifier.gate.clear()
+    busy = threading.Thread(target=httpx.post, args=(url,), kwargs={"json": {"input_text": "a"}})
+    busy.start()
+    wait_until(lambda: ["a"] in classifier.calls)
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(url, json={"input_text": "gone"}, timeout=0.2)
+    wait_until(lambda: httpx.post(url, json={"input_text": ""}).status_code == 422)
+
+    classifier.gate.set()
+    busy.join(DEADLINE)
+    assert httpx.post(url, json={"input_text": "later"}).status_code == 200
+    assert ["gone"] not in classifier.calls
+
+
+def test_late_answer_is_504(classifier: FakeClassifier) -> None:
+    """A request that the model does not come to in time ends with a status of its own."""
+    settings = Settings(request_timeout_seconds=0.2)
+    with serve(create_app(settings, lambda _: classifier)) as url:
+        wait_until(lambda: is_ready(url))
+        classifier.gate.clear()
+        response = httpx.post(url, json={"input_text": "a"})
+        classifier.gate.set()
+
+    assert (response.status_code, response.json()) == (504, {"detail": "not answered in 0.2 s"})
+
+
+def test_long_text_may_be_refused() -> None:
+    """ON_LONG_TEXT=reject, with the real tokenizer: the text is named, and both lengths."""
+    settings = Settings(on_long_text="reject")
+    with serve(create_app(settings)) as url:
+        wait_until(lambda: is_ready(url))
+        response = httpx.post(url, json={"input_text": ["good", "good " * 600]})
+
+    assert response.status_code == 422
+    assert response.json()["error"] == {
+        "field": "input_text[1]",
+        "message": "input_text[1] has 600 tokens, at most 510 are taken",
+    }
+
+
+def test_model_that_answers_wrongly_is_not_served(tmp_path: Path) -> None:
+    """The service stays un-ready when the golden answers are not reproduced, and says so."""
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS, folder)
+    golden = read_golden(folder)
+    write_golden(folder, [Golden(golden[0].text, {"NEGATIVE": 0.5, "POSITIVE": 0.5})])
+    with serve(create_app(Settings(model=str(folder)))) as url:
+        wait_until(lambda: "could not be started" in httpx.get(f"{url}/healthcheck").text)
+        health = httpx.get(f"{url}/healthcheck")
+
+    assert health.status_code == 503
+    assert "'i like you'" in health.json()["reason"]
+    assert "0.001 is tolerated" in health.json()["reason"]
 
 
 def test_broken_model_is_said() -> None:

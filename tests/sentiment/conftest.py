@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 import transformers
+from transformers import BertConfig, BertModel, BertTokenizer
 
 from project.sentiment.model import SentimentClassifier
 
@@ -35,4 +36,24 @@ def labelled(tmp_path: Path) -> Path:
     path = tmp_path / "labelled.tsv"
     lines = ["label\tsentence", *(f"{label}\t{text}" for label, text in ROWS)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    """A base model that knows the words of the rows."""
+    words = sorted({word for _, text in ROWS for word in text.split()} | {"'", "n", "t"})
+    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
+    tokenizer = BertTokenizer(vocab=vocabulary)
+    tokenizer.backend_tokenizer.enable_padding(length=32)
+    path = tmp_path / "base"
+    tokenizer.save_pretrained(path)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+    )
+    BertModel(config).save_pretrained(path)
     return path

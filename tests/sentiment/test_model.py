@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from project.sentiment import model
-from project.sentiment.model import WEIGHTS, ModelError, SentimentClassifier
+from project.sentiment.files import WEIGHTS, ModelError
+from project.sentiment.golden import ParityError, check_golden, read_golden
+from project.sentiment.model import SentimentClassifier
+from project.sentiment.options import BackendName, LongTextPolicy, OnLongText
+from project.sentiment.prediction import TextTooLong
 from tests.sentiment.conftest import sentiment_pipeline
 
 TEXTS = [
@@ -42,7 +47,7 @@ def test_agrees_with_pipeline(shipped: SentimentClassifier) -> None:
 
 def test_order_is_kept_over_batches(shipped: SentimentClassifier) -> None:
     """More texts than a batch holds, of mixed lengths, come back in their order."""
-    texts = [TEXTS[number % 5] for number in range(2 * model.BATCH_SIZE + 3)]
+    texts = [TEXTS[number % 5] for number in range(203)]
 
     labels = [prediction.label for prediction in shipped.predict(texts)]
 
@@ -55,11 +60,80 @@ def test_no_texts(shipped: SentimentClassifier) -> None:
     assert shipped.predict([]) == []
 
 
-def test_long_text(shipped: SentimentClassifier) -> None:
-    """A text longer than the window is classified by its beginning."""
-    (prediction,) = shipped.predict(["wonderful " * 2000])
+def test_backends_agree(shipped: SentimentClassifier) -> None:
+    """ONNX Runtime and PyTorch read the same file and say the same, padded and not."""
+    torch = SentimentClassifier(backend=BackendName.TRANSFORMERS)
 
-    assert prediction.label == "POSITIVE"
+    assert type(shipped._backend) is not type(torch._backend)
+    for ours, theirs in zip(shipped.predict(TEXTS), torch.predict(TEXTS), strict=True):
+        assert ours.scores == pytest.approx(theirs.scores, abs=1e-5)
+
+
+def test_long_text_is_read_whole(shipped: SentimentClassifier) -> None:
+    """All windows count: a long text that begins badly and goes on well is POSITIVE."""
+    text = "an awful, dreadful scene . " * 30 + "a wonderful, moving scene . " * 300
+
+    (prediction,) = shipped.predict([text])
+
+    assert (prediction.label, prediction.truncated) == ("POSITIVE", False)
+    assert prediction.windows > 3
+    alone = SentimentClassifier(long_texts=LongTextPolicy(max_windows=10**6)).encode([text])[0]
+    assert prediction.tokens == alone.tokens == 30 * 6 + 300 * 6
+
+
+def test_long_text_is_cut(shipped: SentimentClassifier) -> None:
+    """ON_LONG_TEXT=truncate, and a text of more windows than are read, say what was not read."""
+    text = "good " * 2000
+    (cut,) = SentimentClassifier(long_texts=LongTextPolicy(OnLongText.TRUNCATE)).predict([text])
+    (bounded,) = SentimentClassifier(long_texts=LongTextPolicy(max_windows=2)).predict([text])
+
+    assert (cut.windows, cut.tokens, cut.truncated) == (1, 2000, True)
+    assert (bounded.windows, bounded.tokens, bounded.truncated) == (2, 2000, True)
+
+
+@pytest.mark.parametrize(("words", "windows"), [(510, 1), (511, 2)])
+def test_window_is_used_in_full(shipped: SentimentClassifier, words: int, windows: int) -> None:
+    """510 tokens and the two special ones are one window, one token more is two."""
+    assert shipped.predict(["good " * words])[0].windows == windows
+
+
+def test_long_text_is_refused() -> None:
+    """ON_LONG_TEXT=reject names the text and both lengths."""
+    classifier = SentimentClassifier(long_texts=LongTextPolicy(OnLongText.REJECT))
+
+    with pytest.raises(TextTooLong, match="511 tokens, at most 510") as caught:
+        classifier.predict(["fine", "good " * 511])
+    assert caught.value.index == 1
+
+
+def test_golden_answers_hold(shipped: SentimentClassifier) -> None:
+    """The shipped weights reproduce what they answered when they were exported, closely."""
+    golden = read_golden(WEIGHTS)
+
+    assert len(golden) >= 5
+    check_golden(shipped, golden, tolerance=1e-5)
+
+
+def test_golden_answers_catch_a_damaged_model(tmp_path: Path) -> None:
+    """A few flipped weights load without an error, and are noticed."""
+    folder = tmp_path / "damaged"
+    shutil.copytree(WEIGHTS, folder)
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1500:-500] = bytes(1000)  # a third of the last layer's weights
+    (folder / "model.safetensors").write_bytes(weights)
+
+    with pytest.raises(ParityError, match="the model answers"):
+        check_golden(SentimentClassifier(folder), read_golden(folder))
+
+
+def test_graph_holds_no_weights() -> None:
+    """The graph names tensors of the one weights file, and nothing of the machine it is from."""
+    graph = (WEIGHTS / "model.onnx").read_bytes()
+
+    assert len(graph) < 100_000
+    assert graph.count(b"model.safetensors") > 90
+    assert b"site-packages" not in graph
+    assert b".py" not in graph
 
 
 def test_half_precision_and_size() -> None:
@@ -89,4 +163,4 @@ def test_command_line(
 
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["text"] for line in lines] == texts
-    assert set(lines[0]) == {"text", "label", "score", "scores"}
+    assert set(lines[0]) >= {"text", "label", "score", "scores"}

@@ -5,30 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from transformers import BertConfig, BertModel, BertTokenizer
 
 from project.sentiment import train as module
-from tests.sentiment.conftest import ROWS, sentiment_pipeline
-
-
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
-    """A base model that knows the words of the rows."""
-    words = sorted({word for _, text in ROWS for word in text.split()} | {"'", "n", "t"})
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
-    tokenizer = BertTokenizer(vocab=vocabulary)
-    tokenizer.backend_tokenizer.enable_padding(length=32)
-    path = tmp_path / "base"
-    tokenizer.save_pretrained(path)
-    config = BertConfig(
-        vocab_size=len(vocabulary),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-    )
-    BertModel(config).save_pretrained(path)
-    return path
+from tests.sentiment.conftest import sentiment_pipeline
 
 
 def test_learns_and_saves(

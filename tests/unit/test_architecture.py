@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from graphlib import TopologicalSorter
@@ -67,3 +68,22 @@ def test_importing_is_cheap() -> None:
     )
 
     assert done.stdout == "[]\n"
+
+
+def test_serving_needs_no_torch() -> None:
+    """A container that answers has loaded neither torch nor transformers, and needs neither."""
+    code = (
+        "import sys\n"
+        "from project.app import load_classifier, Settings\n"
+        "assert load_classifier(Settings()).predict(['i like you'])[0].label == 'POSITIVE'\n"
+        "print(sorted(set(sys.modules) & {'torch', 'transformers', 'onnx'}))"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "[]\n"
+    required = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    assert not re.search(r"^(torch|transformers|onnx)==", required, re.MULTILINE)
+    assert re.search(r"^onnxruntime==", required, re.MULTILINE)

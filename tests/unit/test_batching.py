@@ -1,57 +1,259 @@
-"""The thread between the event loop and the model."""
+"""The batcher: what goes together, what is refused, what fails alone."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from project.batching import Batcher, Overloaded
-from tests.helpers import FakeClassifier, wait_until
+from project.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
+from project.sentiment.prediction import EncodedText, TokenIds
+from tests.helpers import FakeClassifier, eventually
+
+LIMITS = BatchLimits(tokens=100, padding=0.2, waiting_requests=1000, waiting_tokens=100_000)
+
+
+def with_batcher(
+    classifier: FakeClassifier,
+    body: Callable[[Batcher], Awaitable[None]],
+    limits: BatchLimits = LIMITS,
+) -> None:
+    """Run ``body`` with a batcher that is closed afterwards."""
+
+    async def run() -> None:
+        batcher = Batcher(classifier, limits)
+        try:
+            await body(batcher)
+        finally:
+            classifier.gate.set()
+            await asyncio.to_thread(batcher.close)
+
+    asyncio.run(run())
+
+
+async def hold(batcher: Batcher, classifier: FakeClassifier) -> asyncio.Task[object]:
+    """Occupy the only worker, so that what comes next collects."""
+    classifier.gate.clear()
+    holding: asyncio.Task[object] = asyncio.ensure_future(batcher.predict(["hold"]))
+    await eventually(lambda: classifier.calls == [["hold"]])
+    return holding
 
 
 def test_event_loop_stays_free(classifier: FakeClassifier) -> None:
     """While the model is busy, the loop goes on."""
 
-    async def run() -> None:
-        batcher = Batcher(classifier, max_waiting=8)
-        classifier.gate.clear()
-        running = asyncio.create_task(batcher.predict(["ab"]))
-        await asyncio.to_thread(wait_until, lambda: classifier.calls)
-        assert not running.done()
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        assert not holding.done()
         classifier.gate.set()
-        assert (await running)[0].score == 0.02
-        batcher.close()
+        await holding
 
-    asyncio.run(run())
+    with_batcher(classifier, body)
 
 
-def test_refuses_beyond_limit(classifier: FakeClassifier) -> None:
-    """One request more than may wait is refused; when one has ended, the next is taken."""
+def test_idle_engine_starts_at_once(classifier: FakeClassifier) -> None:
+    """A lone text is a batch of its own; what comes meanwhile is one batch."""
 
-    async def run() -> None:
-        batcher = Batcher(classifier, max_waiting=2)
-        classifier.gate.clear()
-        running = [asyncio.create_task(batcher.predict(["a"])) for _ in range(2)]
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        waiting = [asyncio.ensure_future(batcher.predict([text])) for text in ("aa", "bb", "cc")]
         await asyncio.sleep(0)
-        with pytest.raises(Overloaded, match="2 requests"):
-            await batcher.predict(["b"])
         classifier.gate.set()
-        await asyncio.gather(*running)
-        assert len(await batcher.predict(["c"])) == 1
-        batcher.close()
+        await asyncio.gather(holding, *waiting)
+        assert classifier.calls == [["hold"], ["aa", "bb", "cc"]]
 
-    asyncio.run(run())
+    with_batcher(classifier, body)
 
 
-def test_error_reaches_its_caller(classifier: FakeClassifier) -> None:
-    """What the model raises is raised to the caller, and the next call works."""
+def test_oldest_goes_first_with_its_like(classifier: FakeClassifier) -> None:
+    """The oldest text and those of its length; a long one waits its turn, not longer."""
 
-    async def run() -> None:
-        batcher = Batcher(classifier, max_waiting=2)
-        with pytest.raises(RuntimeError, match="told to"):
-            await batcher.predict(["raise"])
-        assert len(await batcher.predict(["a"])) == 1
-        batcher.close()
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        texts = ["a" * 10, "b" * 90, "c" * 10, "d" * 11, "e" * 90]
+        waiting = [asyncio.ensure_future(batcher.predict([text])) for text in texts]
+        await asyncio.sleep(0)
+        classifier.gate.set()
+        await asyncio.gather(holding, *waiting)
+        assert classifier.calls[1:] == [["a" * 10, "c" * 10, "d" * 11], ["b" * 90], ["e" * 90]]
 
-    asyncio.run(run())
+    with_batcher(classifier, body)
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        (BatchLimits(waiting_requests=2), "2 requests wait"),
+        (BatchLimits(waiting_tokens=8), "7 tokens wait"),
+    ],
+)
+def test_refuses_beyond_limit(
+    classifier: FakeClassifier, limits: BatchLimits, message: str
+) -> None:
+    """What may not wait is refused; when something has ended, the next is taken."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        waiting = asyncio.ensure_future(batcher.predict(["abc"]))
+        await asyncio.sleep(0)
+        with pytest.raises(Overloaded, match=message):
+            await batcher.predict(["de"])
+        classifier.gate.set()
+        await asyncio.gather(holding, waiting)
+        assert len(await batcher.predict(["a request of its own may be larger"])) == 1
+
+    with_batcher(classifier, body, limits)
+
+
+def test_poison_fails_alone(classifier: FakeClassifier) -> None:
+    """A text that the model cannot take fails its caller, and nobody else in its batch."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        texts = ["abcdef", "raise!", "ghijkl", "mnopqr"]
+        waiting = [asyncio.ensure_future(batcher.predict([text])) for text in texts]
+        await asyncio.sleep(0)
+        classifier.gate.set()
+        await holding
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [isinstance(each, RuntimeError) for each in outcomes] == [False, True, False, False]
+
+    with_batcher(classifier, body)
+
+
+def test_cancelled_is_not_computed(classifier: FakeClassifier) -> None:
+    """A caller that leaves before its turn costs nothing."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        leaving = asyncio.ensure_future(batcher.predict(["leaving"]))
+        staying = asyncio.ensure_future(batcher.predict(["staying"]))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with suppress(asyncio.CancelledError):
+            await leaving
+        classifier.gate.set()
+        await asyncio.gather(holding, staying)
+        assert classifier.calls == [["hold"], ["staying"]]
+
+    with_batcher(classifier, body)
+
+
+def test_deadline(classifier: FakeClassifier) -> None:
+    """A request that is not answered in time fails, and is not computed afterwards."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
+            await batcher.predict(["late"])
+        classifier.gate.set()
+        with suppress(DeadlineExceeded):
+            await holding
+        await batcher.predict(["next"])
+        assert classifier.calls == [["hold"], ["next"]]
+
+    with_batcher(classifier, body, BatchLimits(seconds=0.05))
+
+
+def test_large_texts_are_tokenised_off_the_loop(classifier: FakeClassifier) -> None:
+    """Much text takes another way to the same answer."""
+
+    async def body(batcher: Batcher) -> None:
+        (prediction,) = await batcher.predict(["a" * 20_000])
+        assert (prediction.score, prediction.tokens) == (1.0, 20_000)
+
+    with_batcher(classifier, body)
+
+
+class Windowed(FakeClassifier):
+    """Reads three characters at once."""
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Windows without overlap."""
+        return [
+            EncodedText(
+                tuple(tuple(map(ord, text[i : i + 3])) for i in range(0, len(text), 3)), len(text)
+            )
+            for text in texts
+        ]
+
+
+def test_windows_are_put_together() -> None:
+    """Every window of a long text comes back to its text."""
+
+    async def body(batcher: Batcher) -> None:
+        first, second = await batcher.predict(["abcdefg", "x"])
+        assert (first.windows, second.windows) == (3, 1)
+        assert first.score == pytest.approx((0.03 + 0.03 + 0.01) / 3)
+        assert second.score == 0.01
+
+    with_batcher(Windowed(), body)
+
+
+class Recording(FakeClassifier):
+    """Keeps the shape of every batch."""
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers)
+        self.shapes: list[list[int]] = []
+
+    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+        """As before, with notes."""
+        self.shapes.append([len(each) for each in batch])
+        return super().infer(batch)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    requests=st.lists(st.lists(st.integers(1, 150), min_size=1, max_size=6), max_size=25),
+    poison=st.sets(st.integers(0, 24), max_size=3),
+    cancelled=st.sets(st.integers(0, 24), max_size=3),
+    workers=st.integers(1, 3),
+    tokens=st.integers(1, 400),
+    padding=st.floats(0, 0.9),
+)
+def test_every_caller_gets_its_own(
+    requests: list[list[int]],
+    poison: set[int],
+    cancelled: set[int],
+    workers: int,
+    tokens: int,
+    padding: float,
+) -> None:
+    """Whatever comes: own rows in own order, budgets kept, the guilty alone, and no one stuck."""
+    classifier = Recording(workers)
+    limits = BatchLimits(tokens, padding, waiting_requests=1000, waiting_tokens=10**9)
+    texts = [
+        ["raise" if number in poison else "x" * length for length in lengths]
+        for number, lengths in enumerate(requests)
+    ]
+
+    async def body(batcher: Batcher) -> None:
+        tasks = [asyncio.ensure_future(batcher.predict(each)) for each in texts]
+        await asyncio.sleep(0)
+        for number in cancelled & set(range(len(tasks))):
+            tasks[number].cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, asyncio.CancelledError):
+                assert number in cancelled
+            elif isinstance(outcome, RuntimeError):
+                assert number in poison
+            else:
+                assert not isinstance(outcome, BaseException)
+                assert number not in poison
+                assert [each.tokens for each in outcome] == requests[number]
+                assert [each.score for each in outcome] == [
+                    min(1.0, length / 100) for length in requests[number]
+                ]
+
+    with_batcher(classifier, body, limits)
+    for shape in classifier.shapes:
+        padded = max(shape) * len(shape)
+        if len(shape) > 1 and not poison and not cancelled:
+            assert padded <= tokens
+            assert padded * (1 - padding) <= sum(shape) * (1 + 1e-9)

@@ -15,7 +15,7 @@ def test_settings_table_is_complete() -> None:
     rows = re.findall(r"^\| `([A-Z_]+)` \| (?:`(.*?)`)? ?\| (.*?) \|$", README, re.MULTILINE)
 
     assert rows == [
-        (name.upper(), "" if field.default is None else str(field.default), field.description)
+        (name.upper(), "" if field.default is None else f"{field.default}", field.description)
         for name, field in Settings.model_fields.items()
     ]
 

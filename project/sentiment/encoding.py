@@ -1,0 +1,55 @@
+"""Texts to token ids: whole, in overlapping windows where they are longer than the model's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tokenizers import Encoding, Tokenizer
+
+from project.sentiment.files import ModelError
+from project.sentiment.options import LongTextPolicy, OnLongText
+from project.sentiment.prediction import EncodedText, TextTooLong
+
+
+class TextEncoder:
+    """Tokenises for a model whose window is ``window`` tokens, special tokens included.
+
+    Raises:
+        ModelError: ``folder`` has no ``tokenizer.json``.
+    """
+
+    def __init__(self, folder: Path, window: int, policy: LongTextPolicy) -> None:
+        try:
+            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        except Exception as error:  # the library raises nothing narrower
+            raise ModelError(f"{folder / 'tokenizer.json'}: {error}") from error
+        special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
+        self._tokenizer.no_padding()
+        self._overlap = min(policy.overlap, (window - special) // 2)
+        self._tokenizer.enable_truncation(max_length=window, stride=self._overlap)
+        self._special = special
+        self._window = window
+        self._policy = policy
+
+    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+        """Tokenise ``texts``; see :meth:`Classifier.encode`."""
+        encodings = self._tokenizer.encode_batch_fast(list(texts))
+        return [self._encoded(index, each) for index, each in enumerate(encodings)]
+
+    def _encoded(self, index: int, first: Encoding) -> EncodedText:
+        windows = tuple(tuple(each.ids) for each in (first, *first.overflowing))
+        if len(windows) == 1:
+            return EncodedText(windows, len(windows[0]) - self._special)
+        tokens = self._count(windows)
+        policy = self._policy
+        if policy.on_long_text is OnLongText.REJECT:
+            raise TextTooLong(index, tokens, self._window - self._special)
+        if policy.on_long_text is OnLongText.TRUNCATE:
+            return EncodedText(windows[:1], tokens, truncated=True)
+        kept = windows[: policy.max_windows]
+        return EncodedText(kept, tokens, truncated=len(kept) < len(windows))
+
+    def _count(self, windows: Sequence[Sequence[int]]) -> int:
+        overlaps = self._overlap * (len(windows) - 1)
+        return sum(len(each) - self._special for each in windows) - overlaps

@@ -1,0 +1,242 @@
+r"""Writes a model's ONNX graph beside its weights, so that both runtimes read one file.
+
+    python -m project.sentiment.export project/sentiment/weights
+    python -m project.sentiment.export org/name --revision main --output folder
+
+``model.onnx`` holds the graph only. Its initialisers name a file, an offset and a length: those of
+the tensors in ``model.safetensors``, as they are stored, followed by a Cast to single precision and
+a Transpose where the graph needs them, which the runtime folds when it loads. ``golden.json`` gets
+what transformers answers to a few texts: the serving process checks itself against it.
+
+Sources: the safetensors format (https://github.com/huggingface/safetensors), and
+``TensorProto.external_data`` in onnx.proto.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from safetensors.torch import load_file
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+
+from project.sentiment.files import GRAPH_FILE, WEIGHTS_FILE, ModelError, find_model
+from project.sentiment.golden import (
+    GOLDEN_TEXTS,
+    Golden,
+    ParityError,
+    check_golden,
+    write_golden,
+)
+from project.sentiment.model import SentimentClassifier
+from project.sentiment.options import BackendName
+
+SHARED_ELEMENTS = 256  # smaller constants stay in the graph: few of them are stored tensors
+ONNX_TYPES = {"F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F32": TensorProto.FLOAT}
+EXPORT_TOLERANCE = 1e-4
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+"""The Hub's names, in its order; a model gets those that its tokenizer produces."""
+
+Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies in a safetensors file, in bytes, and whether it is needed transposed."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+    transposed: bool = False
+
+
+def export(model: str, output: Path | None = None, revision: str | None = None) -> Path:
+    """Write ``model.onnx`` and ``golden.json`` for a sequence-classification model.
+
+    Args:
+        model: a local folder or a Hub id.
+        output: a folder to copy the model to first; None writes beside its weights.
+
+    Returns:
+        The folder that holds the graph and the weights.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        ParityError: the graph answers other than transformers does.
+    """
+    folder = find_model(model, revision)
+    if output is not None:
+        shutil.copytree(folder, output, dirs_exist_ok=True)
+        folder = output
+    loaded = AutoModelForSequenceClassification.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    ).eval()
+    if not (folder / WEIGHTS_FILE).exists():
+        loaded.save_pretrained(folder, max_shard_size="100GB")
+    graph = _trace(loaded, AutoTokenizer.from_pretrained(folder).model_input_names)
+    _share_weights(graph.graph, folder / WEIGHTS_FILE)
+    (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
+    reference = SentimentClassifier(folder, backend=BackendName.TRANSFORMERS)
+    golden = [
+        Golden(text, dict(prediction.scores))
+        for text in GOLDEN_TEXTS
+        for prediction in reference.predict([text])
+    ]
+    write_golden(folder, golden)
+    exported = SentimentClassifier(folder, backend=BackendName.ONNX)
+    check_golden(exported, golden, EXPORT_TOLERANCE)
+    return folder
+
+
+class _Logits(torch.nn.Module):
+    """The model as a function of tensors, for the exporter."""
+
+    def __init__(self, model: PreTrainedModel, names: Sequence[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        """Logits: [texts, labels]."""
+        named = dict(zip(self.names, inputs, strict=True))
+        logits: torch.Tensor = self.model(**named).logits
+        return logits
+
+
+def _trace(model: PreTrainedModel, accepted: Sequence[str]) -> onnx.ModelProto:
+    names = [name for name in INPUTS if name in accepted]
+    # Two texts of different lengths: the exporter would make a constant of what does not vary.
+    example = {
+        "input_ids": torch.tensor([[1, 2, 3, 4, 5], [1, 2, 3, 0, 0]]),
+        "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+        "token_type_ids": torch.zeros((2, 5), dtype=torch.int64),
+    }
+    shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
+    program = torch.onnx.export(
+        _Logits(model, names),
+        tuple(example[name] for name in names),
+        input_names=names,
+        output_names=["logits"],
+        dynamic_shapes=(tuple(shape for _ in names),),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+    )
+    if program is None:
+        raise ModelError("the exporter made no graph")
+    graph = program.model_proto
+    _strip_notes(graph.graph)
+    return graph
+
+
+def _strip_notes(graph: onnx.GraphProto) -> None:
+    """Drop what the exporter notes of its machine: stack traces with paths, guessed types."""
+    del graph.metadata_props[:], graph.value_info[:]
+    for noted in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        del noted.metadata_props[:]
+        noted.doc_string = ""
+
+
+def _share_weights(graph: onnx.GraphProto, weights: Path) -> None:
+    """Let the graph's large initialisers name the stored tensors that they equal."""
+    stored = _stored_tensors(weights)
+    kept: list[TensorProto] = []
+    nodes: list[NodeProto] = []
+    shared: dict[str, TensorProto] = {}
+    for tensor in graph.initializer:
+        found = stored.get(_fingerprint(numpy_helper.to_array(tensor)))
+        if found is None or int(np.prod(tensor.dims)) < SHARED_ELEMENTS:
+            kept.append(tensor)
+            continue
+        shared.setdefault(found.name, _external(found, weights.name))
+        nodes += _restore(found, tensor.name)
+    original = list(graph.node)
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend([*kept, *shared.values()])
+    graph.node.extend([*nodes, *original])
+
+
+def _stored_tensors(weights: Path) -> dict[str, StoredTensor]:
+    """Every tensor of the file, and its transpose, by what it holds in single precision."""
+    with weights.open("rb") as file:
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_bytes))
+    found: dict[str, StoredTensor] = {}
+    for name, value in load_file(weights).items():
+        entry = header[name]
+        begin, end = entry["data_offsets"]
+        tensor = StoredTensor(
+            name, entry["dtype"], tuple(entry["shape"]), 8 + header_bytes + begin, end - begin
+        )
+        if tensor.dtype not in ONNX_TYPES:
+            continue
+        array: Array = value.float().numpy()
+        found.setdefault(_fingerprint(array), tensor)
+        if array.ndim == 2:
+            found.setdefault(_fingerprint(array.T), replace(tensor, transposed=True))
+    return found
+
+
+def _fingerprint(array: npt.NDArray[np.generic]) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+    return f"{array.dtype}{array.shape}{digest}"
+
+
+def _external(stored: StoredTensor, location: str) -> TensorProto:
+    tensor = TensorProto(
+        name=f"stored.{stored.name}",
+        data_type=ONNX_TYPES[stored.dtype],
+        dims=stored.shape,
+        data_location=TensorProto.EXTERNAL,
+    )
+    place = {"location": location, "offset": str(stored.offset), "length": str(stored.length)}
+    for key, value in place.items():
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def _restore(stored: StoredTensor, name: str) -> list[NodeProto]:
+    """Nodes that make the initialiser ``name`` of the stored tensor."""
+    single = f"{name}.single" if stored.transposed else name
+    nodes = [helper.make_node("Cast", [f"stored.{stored.name}"], [single], to=TensorProto.FLOAT)]
+    if stored.transposed:
+        nodes.append(helper.make_node("Transpose", [single], [name], perm=[1, 0]))
+    return nodes
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m project.sentiment.export",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", help="local folder or Hub id")
+    parser.add_argument("--revision", help="of the Hub id")
+    parser.add_argument("--output", type=Path, help="folder to copy the model to first")
+    options = parser.parse_args(argv)
+    try:
+        folder = export(options.model, options.output, options.revision)
+    except (ModelError, ParityError) as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 2
+    size = (folder / GRAPH_FILE).stat().st_size
+    print(f"{folder / GRAPH_FILE}: {size} bytes, agrees with transformers to {EXPORT_TOLERANCE:g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
