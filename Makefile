@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-em
 	--no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format lock clean
+.PHONY: help run test lint format bench lock clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,12 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+bench: $(VENV)/.bench  ## Measure against peers: DEV=<labelled file>; needs wrk on the path.
+	@test -f "$(DEV)" || { echo "make bench DEV=<labelled file, such as SST-2's dev.tsv>"; exit 2; }
+	@command -v wrk >/dev/null || { echo "wrk is not on the path"; exit 2; }
+	@$(VENV)-bench/bin/python -m bench.engine "$(DEV)"
+	@$(VENV)-bench/bin/python -m bench.http "$(DEV)" --output docs/performance
+
 lock: $(VENV)/.run  ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest.
 	@$(PIP) pip-tools
 	@$(COMPILE) $(UPGRADE) --output-file requirements.txt pyproject.toml
@@ -37,7 +43,7 @@ lock: $(VENV)/.run  ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes
 	@sed -i "s/+cpu$$//" requirements*.txt project/sentiment/requirements.txt
 
 clean:  ## Remove the environment and what was measured; the queue in .asyncapi stays.
-	rm -rf $(VENV) .coverage* .*_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench .coverage* .*_cache .hypothesis
 
 $(VENV)/bin/python:
 	@echo "setting up $(VENV) (once)"
@@ -52,4 +58,11 @@ $(VENV)/.run: requirements.txt | $(VENV)/bin/python
 $(VENV)/.test: requirements-test.txt $(VENV)/.run
 	@echo "installing requirements-test.txt"
 	@$(PIP) -r requirements-test.txt
+	@touch $@
+
+# An environment of its own: the peers must not decide what the product or its tests run with.
+$(VENV)/.bench: bench/requirements.txt project/sentiment/requirements.txt $(VENV)/.run
+	@$(PYTHON) -m venv $(VENV)-bench
+	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check \
+		-r project/sentiment/requirements.txt -r bench/requirements.txt
 	@touch $@

@@ -190,7 +190,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     engine.close()
 
 
-def _container(request: Request) -> Container:
+async def _container(request: Request) -> Container:  # a plain function would cost a thread
     container: Container = request.app.state.container
     return container
 

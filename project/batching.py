@@ -89,6 +89,7 @@ class Batcher:
         self._lock = threading.Condition()
         self._by_length: list[_Window] = []
         self._by_age: deque[_Window] = deque()
+        self._running = 0  # batches
         self._closed = False
         self._threads = [
             threading.Thread(target=self._work, name=f"inference-{number}", daemon=True)
@@ -168,8 +169,11 @@ class Batcher:
                 if not self._by_age:
                     return
                 batch = self._take()
-            if batch:
-                self._run(batch)
+                alone = not self._running and not self._by_length
+                self._running += 1
+            self._run(batch, alone=alone)
+            with self._lock:
+                self._running -= 1
 
     def _take(self) -> list[_Window]:
         """The oldest window that somebody waits for, and those whose lengths go with it.
@@ -204,18 +208,20 @@ class Batcher:
             first, last = min(first, grown), max(last, grown + 1)
         return first, last
 
-    def _run(self, batch: Sequence[_Window]) -> None:
+    def _run(self, batch: Sequence[_Window], *, alone: bool) -> None:
         """Infer a batch; where it fails, its halves, so that only the guilty window fails."""
+        if not batch:
+            return
         try:
-            rows = self._classifier.infer([window.ids for window in batch])
+            rows = self._classifier.infer([window.ids for window in batch], alone=alone)
         except Exception as error:
             if len(batch) == 1:
                 logger.exception("a text of %s tokens cannot be classified", batch[0].length)
                 self._deliver(batch, error)
                 return
             half = len(batch) // 2
-            self._run(batch[:half])
-            self._run(batch[half:])
+            self._run(batch[:half], alone=alone)
+            self._run(batch[half:], alone=alone)
         else:
             self._deliver(batch, rows)
 

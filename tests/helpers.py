@@ -93,7 +93,7 @@ class FakeClassifier:
         """Every text is one window of its characters."""
         return [EncodedText((tuple(map(ord, text)),), len(text)) for text in texts]
 
-    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """Answer from the lengths."""
         texts = ["".join(map(chr, ids)) for ids in batch]
         self.calls.append(texts)

@@ -154,19 +154,40 @@ def _share_weights(graph: onnx.GraphProto, weights: Path) -> None:
     """Let the graph's large initialisers name the stored tensors that they equal."""
     stored = _stored_tensors(weights)
     kept: list[TensorProto] = []
-    nodes: list[NodeProto] = []
+    restoring: list[NodeProto] = []
     shared: dict[str, TensorProto] = {}
+    nodes = list(graph.node)
     for tensor in graph.initializer:
         found = stored.get(_fingerprint(numpy_helper.to_array(tensor)))
         if found is None or int(np.prod(tensor.dims)) < SHARED_ELEMENTS:
             kept.append(tensor)
             continue
         shared.setdefault(found.name, _external(found, weights.name))
-        nodes += _restore(found, tensor.name)
-    original = list(graph.node)
+        readers = [node for node in nodes if tensor.name in node.input]
+        if not found.transposed and all(node.op_type == "Gather" for node in readers):
+            nodes = _gather_stored(nodes, tensor.name, f"stored.{found.name}")
+        else:
+            restoring += _restore(found, tensor.name)
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend([*kept, *shared.values()])
-    graph.node.extend([*nodes, *original])
+    graph.node.extend([*restoring, *nodes])
+
+
+def _gather_stored(nodes: Sequence[NodeProto], name: str, stored: str) -> list[NodeProto]:
+    """Read the embedding ``name`` as it is stored, and cast only the rows that a text needs.
+
+    Cast as a whole, it would be the largest thing in memory.
+    """
+    changed: list[NodeProto] = []
+    for node in nodes:
+        changed.append(node)
+        if name in node.input:
+            node.input[0] = stored
+            output, node.output[0] = node.output[0], f"{node.output[0]}.stored"
+            changed.append(
+                helper.make_node("Cast", [node.output[0]], [output], to=TensorProto.FLOAT)
+            )
+    return changed
 
 
 def _stored_tensors(weights: Path) -> dict[str, StoredTensor]:

@@ -37,7 +37,7 @@ class Backend(Protocol):
 
     workers: int
 
-    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """The probabilities of every label for every window."""
 
 
@@ -81,9 +81,9 @@ class SentimentClassifier:
         """See :meth:`Classifier.encode`."""
         return self._encoder.encode(texts)
 
-    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """See :meth:`Classifier.infer`."""
-        return self._backend.infer(batch)
+        return self._backend.infer(batch, alone=alone)
 
     def combine(self, text: EncodedText, rows: Sequence[Sequence[float]]) -> Prediction:
         """See :meth:`Classifier.combine`: the mean over windows, by their lengths."""
@@ -103,12 +103,19 @@ class SentimentClassifier:
         """Infer in batches of similar lengths, which are padded to little more than they hold."""
         order = sorted(range(len(windows)), key=lambda index: len(windows[index]))
         batches = list(_batches(order, [len(windows[index]) for index in order]))
-        rows: dict[int, list[float]] = {}
+        if len(batches) == 1:
+            return self._in_order(batches, [self.infer([windows[i] for i in order], alone=True)])
         with ThreadPoolExecutor(self.workers) as pool:
             inferred = pool.map(lambda batch: self.infer([windows[i] for i in batch]), batches)
-            for batch, answers in zip(batches, inferred, strict=True):
-                rows.update(zip(batch, answers, strict=True))
-        return [rows[index] for index in range(len(windows))]
+            return self._in_order(batches, list(inferred))
+
+    def _in_order(
+        self, batches: Sequence[Sequence[int]], answers: Sequence[list[list[float]]]
+    ) -> list[list[float]]:
+        rows: dict[int, list[float]] = {}
+        for batch, answer in zip(batches, answers, strict=True):
+            rows.update(zip(batch, answer, strict=True))
+        return [rows[index] for index in range(len(rows))]
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,40 +14,35 @@ import onnxruntime
 from project.sentiment.files import GRAPH_FILE, ModelConfig, ModelError
 from project.sentiment.prediction import TokenIds
 
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
+MMAP_THRESHOLD_BYTES = 4 * 2**20  # smaller ones are often reused, and mapping them costs 10 %
+
 Ids = npt.NDArray[np.int64]
 
 
 class OnnxBackend:
-    """A session that computes each batch on the calling thread.
+    """Two sessions over one graph: one for a batch that is alone, one for several at once.
 
     One intra-op thread, called from as many threads as there are cores, beats one session that
-    spreads every batch over the cores: ``docs/performance`` has the figures.
+    spreads every batch over the cores, and loses to it when there is one batch only:
+    ``docs/performance`` has the figures.
 
     Raises:
         ModelError: the graph or its weights cannot be read.
     """
 
     def __init__(self, folder: Path, config: ModelConfig, threads: int) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3  # errors
-        # The arena never gives memory back, and one long batch would set its size for good.
-        options.enable_cpu_mem_arena = False
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(folder / GRAPH_FILE), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # the library raises a class of its own for every cause
-            raise ModelError(f"{folder / GRAPH_FILE}: {error}") from error
+        _bound_malloc()
+        self._session = _session(folder / GRAPH_FILE, threads=1)
+        self._wide = _session(folder / GRAPH_FILE, threads) if threads > 1 else self._session
         self._inputs = {each.name for each in self._session.get_inputs()}
         self._pad_id = config.pad_id
         self.workers = threads
 
-    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """See :meth:`Classifier.infer`."""
-        feeds = self._feeds(batch)
-        (logits,) = self._session.run(["logits"], feeds)
+        session = self._wide if alone else self._session
+        (logits,) = session.run(["logits"], self._feeds(batch))
         rows: list[list[float]] = softmax(np.asarray(logits, np.float64)).tolist()
         return rows
 
@@ -58,6 +55,31 @@ class OnnxBackend:
             mask[row, : len(window)] = 1
         feeds = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
         return {name: value for name, value in feeds.items() if name in self._inputs}
+
+
+def _session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors
+    # The arena never gives memory back, and one long batch would set its size for good.
+    options.enable_cpu_mem_arena = False
+    try:
+        return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the library raises a class of its own for every cause
+        raise ModelError(f"{graph}: {error}") from error
+
+
+def _bound_malloc() -> None:
+    """Keep glibc from holding on to the buffers of past batches: a quarter of the memory, no time.
+
+    By default every thread gets a heap of its own, and the size from which on a buffer is given
+    back grows with the largest one seen. Source: mallopt(3).
+    """
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # another libc
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_ARENA_MAX, 1)
+        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -78,8 +78,12 @@ class Classifier(Protocol):
             TextTooLong: a text is over the limit, and may not be cut.
         """
 
-    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
-        """The probabilities of every label for every window: [windows, labels]."""
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
+        """The probabilities of every label for every window: [windows, labels].
+
+        Args:
+            alone: no other batch is being computed: this one may use every core.
+        """
 
     def combine(self, text: EncodedText, rows: Sequence[Sequence[float]]) -> Prediction:
         """The prediction for a text from the rows of its windows."""

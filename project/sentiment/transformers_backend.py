@@ -30,7 +30,7 @@ class TransformersBackend:
         torch.set_num_threads(threads)
         self.workers = 1  # torch spreads a batch over the cores itself
 
-    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """See :meth:`Classifier.infer`."""
         longest = max(map(len, batch))
         ids = torch.full((len(batch), longest), self._pad_id)

@@ -200,11 +200,31 @@ class Recording(FakeClassifier):
     def __init__(self, workers: int) -> None:
         super().__init__(workers)
         self.shapes: list[list[int]] = []
+        self.alone: list[bool] = []
 
-    def infer(self, batch: Sequence[TokenIds]) -> list[list[float]]:
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """As before, with notes."""
         self.shapes.append([len(each) for each in batch])
-        return super().infer(batch)
+        self.alone.append(alone)
+        return super().infer(batch, alone=alone)
+
+
+def test_lone_batch_may_use_every_core() -> None:
+    """Only a batch that nothing runs beside or waits behind is said to be alone."""
+    classifier = Recording(workers=2)
+
+    async def body(batcher: Batcher) -> None:
+        await batcher.predict(["a"])
+        classifier.gate.clear()
+        first = asyncio.ensure_future(batcher.predict(["b"]))
+        await eventually(lambda: len(classifier.calls) == 2)
+        second = asyncio.ensure_future(batcher.predict(["c"]))
+        await eventually(lambda: len(classifier.calls) == 3)
+        classifier.gate.set()
+        await asyncio.gather(first, second)
+        assert classifier.alone == [True, True, False]
+
+    with_batcher(classifier, body)
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,1 @@
+"""Measurements: run by hand or with ``make bench``, never as tests."""

@@ -1,0 +1,1 @@
+"""What users would deploy instead, configured as each one's documentation recommends."""
