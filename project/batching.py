@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from bisect import bisect_left, insort
 from collections import deque
 from collections.abc import Sequence
@@ -57,7 +56,6 @@ class _Call:
     """One caller's windows: how many are open, and where the rows go."""
 
     future: asyncio.Future[list[list[float]]]
-    deadline: float
     rows: list[list[float]]
     open: int
     over: bool = False
@@ -108,7 +106,7 @@ class Batcher:
             DeadlineExceeded: the model did not come to it in time.
             TextTooLong: a text is over the model's limit.
         """
-        deadline = time.monotonic() + self._limits.seconds
+        deadline = asyncio.get_running_loop().time() + self._limits.seconds
         self._check_room(0)
         if sum(map(len, texts)) > LONG_CHARS:
             encoded = await asyncio.to_thread(self._classifier.encode, texts)
@@ -138,13 +136,13 @@ class Batcher:
         windows = [window for text in texts for window in text.windows]
         tokens = sum(map(len, windows))
         self._check_room(tokens)
-        loop = asyncio.get_running_loop()
-        call = _Call(loop.create_future(), deadline, [[]] * len(windows), len(windows))
+        future = asyncio.get_running_loop().create_future()
+        call = _Call(future, [[]] * len(windows), len(windows))
         self._calls += 1
         self._tokens += tokens
         try:
             self._enqueue(windows, call)
-            async with asyncio.timeout_at(loop.time() + deadline - time.monotonic()):
+            async with asyncio.timeout_at(deadline):
                 return await call.future
         except TimeoutError as error:
             raise DeadlineExceeded(f"not answered in {self._limits.seconds:g} s") from error

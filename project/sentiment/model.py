@@ -102,20 +102,22 @@ class SentimentClassifier:
     def _infer_all(self, windows: Sequence[TokenIds]) -> list[list[float]]:
         """Infer in batches of similar lengths, which are padded to little more than they hold."""
         order = sorted(range(len(windows)), key=lambda index: len(windows[index]))
-        batches = list(_batches(order, [len(windows[index]) for index in order]))
+        batches = _batches(order, [len(windows[index]) for index in order])
         if len(batches) == 1:
-            return self._in_order(batches, [self.infer([windows[i] for i in order], alone=True)])
+            return _in_order(batches, [self.infer([windows[i] for i in order], alone=True)])
         with ThreadPoolExecutor(self.workers) as pool:
             inferred = pool.map(lambda batch: self.infer([windows[i] for i in batch]), batches)
-            return self._in_order(batches, list(inferred))
+            return _in_order(batches, list(inferred))
 
-    def _in_order(
-        self, batches: Sequence[Sequence[int]], answers: Sequence[list[list[float]]]
-    ) -> list[list[float]]:
-        rows: dict[int, list[float]] = {}
-        for batch, answer in zip(batches, answers, strict=True):
-            rows.update(zip(batch, answer, strict=True))
-        return [rows[index] for index in range(len(rows))]
+
+def _in_order(
+    batches: Sequence[Sequence[int]], answers: Sequence[list[list[float]]]
+) -> list[list[float]]:
+    """The rows of all batches, by the indices that the batches hold."""
+    rows: dict[int, list[float]] = {}
+    for batch, answer in zip(batches, answers, strict=True):
+        rows.update(zip(batch, answer, strict=True))
+    return [rows[index] for index in range(len(rows))]
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
