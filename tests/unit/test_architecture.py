@@ -56,6 +56,17 @@ def test_model_is_usable_alone() -> None:
             assert {name for name in imported if not name.startswith("project.sentiment")} == set()
 
 
+def test_conformance_suite_stands_alone() -> None:
+    """It is run against other implementations: it imports itself, pytest and the standard library."""
+    for path in (ROOT / "tests" / "conformance").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            roots = {name.partition(".")[0] for name in names}
+            assert roots <= sys.stdlib_module_names | {"pytest"}, f"{path.name} imports {names}"
+
+
 def test_importing_is_cheap() -> None:
     """Neither the app nor the runtime loads a framework when it is imported."""
     code = (
