@@ -57,7 +57,7 @@ def test_model_is_usable_alone() -> None:
 
 
 def test_conformance_suite_stands_alone() -> None:
-    """It is run against other implementations: it imports itself, pytest and the standard library."""
+    """It is run against other implementations: it imports pytest and the standard library."""
     for path in (ROOT / "tests" / "conformance").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
