@@ -103,7 +103,7 @@ def _own(folder: Path, max_concurrency: int, options: list[str]) -> Iterator[Api
         pytest.exit("no AsyncAPI of our own here: --base-url is needed", returncode=4)
     config = folder / "cortex.yaml"
     config.write_text(
-        CORTEX_YAML.format(port=_free_port(), max_concurrency=max_concurrency), encoding="utf-8"
+        CORTEX_YAML.format(port=free_port(), max_concurrency=max_concurrency), encoding="utf-8"
     )
     container = f"{sys.executable} {CONTAINER} --host 127.0.0.1 --port $(CORTEX_PORT)"
     runtime = [sys.executable, "-m", "project.asyncapi", "--port", "0"]
@@ -135,7 +135,8 @@ def _url(process: subprocess.Popen[bytes], output: Callable[[], str]) -> str:
     return found[1]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
