@@ -140,11 +140,10 @@ class Container:
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT."""
-        stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, os._exit, 0)
         await self._listen()
-        await stop.wait()
+        await asyncio.Event().wait()
 
     async def _listen(self) -> None:
         self._refusing = False
