@@ -127,7 +127,16 @@ class RuntimeProcess:
         with self.output.open("a", encoding="utf-8") as output:
             self._offset = output.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "project.asyncapi", "--port", "0", *arguments],
+                [
+                    sys.executable,
+                    "-m",
+                    "project.asyncapi",
+                    "--port",
+                    "0",
+                    "--metrics-port",
+                    "0",
+                    *arguments,
+                ],
                 cwd=cwd,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
                 stdout=output,

@@ -1,4 +1,4 @@
-"""``python -m project.asyncapi``: runs the AsyncAPI of ``cortex.yaml`` on this machine."""
+"""``python -m project.asyncapi``: runs the AsyncAPIs of ``cortex.yaml`` on this machine."""
 
 from __future__ import annotations
 
@@ -11,6 +11,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import uvloop
+
+from project.asyncapi import logs
+from project.asyncapi.api import Limits
 from project.asyncapi.config import AsyncAPI, ConfigError, read_config
 from project.asyncapi.replica import PortInUse
 from project.asyncapi.runtime import Options, Runtime
@@ -27,65 +31,139 @@ ready: {name} answers on {url}, its container on {container}
   curl -X POST '{url}' -H 'content-type: application/json' -d '{{"input_text": "i like you"}}'
   curl '{url}/<id>'
   python async_requests.py --endpoint '{url}' "i like you" "i hate you"
+"""
 
-Ctrl-C stops it."""
+SECONDS_PER_DAY = 24 * 3600
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    options = _parse(argv)
-    logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every probe
+    arguments = _parse(argv)
+    logs.configure(arguments.log_level, arguments.log_format)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
     try:
-        api = read_config(options.config)
-        asyncio.run(_serve(api, options))
+        apis = read_config(arguments.config)
+        uvloop.run(_serve(apis, _options(apis, arguments)))
     except (ConfigError, PortInUse, StorageError, OSError) as error:
         print(f"asyncapi: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-async def _serve(api: AsyncAPI, options: argparse.Namespace) -> None:
-    runtime = Runtime(
-        api,
-        Options(
-            host=options.host,
-            port=options.port,
-            storage=options.storage or Path(".asyncapi") / f"{api.name}.sqlite3",
-            command=shlex.split(options.command),
-            container_url=options.container_url,
-        ),
-    )
+async def _serve(apis: Sequence[AsyncAPI], options: Options) -> None:
+    runtime = Runtime(apis, options)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, runtime.stop)
 
     def announce() -> None:
-        url = f"http://localhost:{runtime.port}/{api.endpoint}"
-        container = options.container_url or f"http://localhost:{api.pod.port}"
-        print(READY.format(name=api.name, url=url, container=container), flush=True)
+        for api in apis:
+            placed = runtime.placements[api.name]
+            url = f"http://localhost:{runtime.port}/{api.endpoint}"
+            container = f"http://{placed.host}:{placed.port}"
+            print(READY.format(name=api.name, url=url, container=container))
+        print(f"Metrics: http://localhost:{runtime.metrics_port}/metrics")
+        print("\nCtrl-C stops it.", flush=True)
 
     await runtime.run(announce)
 
 
+def _options(apis: Sequence[AsyncAPI], arguments: argparse.Namespace) -> Options:
+    names = {api.name for api in apis}
+    commands = _by_name("--command", arguments.command, names)
+    return Options(
+        host=arguments.host,
+        port=arguments.port,
+        metrics_port=arguments.metrics_port,
+        storage=arguments.storage,
+        commands={"": shlex.split(COMMAND)}
+        | {name: shlex.split(command) for name, command in commands.items()},
+        container_urls=_by_name("--container-url", arguments.container_url, names),
+        limits=Limits(
+            max_payload_bytes=arguments.max_payload_bytes,
+            max_result_bytes=arguments.max_result_bytes,
+            max_queue_length=arguments.max_queue_length,
+            min_free_bytes=arguments.min_free_bytes,
+            retention_seconds=arguments.retention_days * SECONDS_PER_DAY,
+        ),
+        max_receives=arguments.max_receives,
+        faithful=arguments.faithful,
+    )
+
+
+def _by_name(option: str, values: Sequence[str], names: set[str]) -> dict[str, str]:
+    """``name=value`` by API name; a value without a name of an API is for all, under ""."""
+    found: dict[str, str] = {}
+    for value in values:
+        name, separator, rest = value.partition("=")
+        key, text = (name, rest) if separator and name in names else ("", value)
+        if key in found:
+            raise ConfigError(f"{option} is given twice for {key or 'every API'}")
+        found[key] = text
+    return found
+
+
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m project.asyncapi", description=__doc__)
-    parser.add_argument("--config", type=Path, default=Path("cortex.yaml"), help="%(default)s")
-    parser.add_argument("--host", default="127.0.0.1", help="to listen on (%(default)s)")
-    parser.add_argument("--port", type=int, default=8888, help="0: a free one (%(default)s)")
-    parser.add_argument("--storage", type=Path, help="SQLite file (.asyncapi/<name>.sqlite3)")
-    parser.add_argument("--container-url", help="of a container that runs; none is started then")
-    parser.add_argument(
-        "--command", default=COMMAND, help="starts the container on $(CORTEX_PORT) (%(default)s)"
+    add = parser.add_argument
+    add("--config", type=Path, default=Path("cortex.yaml"), help="%(default)s")
+    add("--host", default="127.0.0.1", help="to listen on (%(default)s)")
+    add("--port", type=_port, default=8888, help="0: a free one (%(default)s)")
+    add("--metrics-port", type=_port, default=15000, help="0: a free one (%(default)s)")
+    add(
+        "--storage",
+        type=Path,
+        default=Path(".asyncapi"),
+        help="folder of SQLite files (%(default)s)",
     )
-    levels = ("debug", "info", "warning", "error")
-    parser.add_argument("--log-level", default="info", choices=levels, help="(%(default)s)")
-    options = parser.parse_args(argv)
-    if not 0 <= options.port <= 65535:
-        parser.error(f"--port {options.port}: must be 0 to 65535")
-    return options
+    add("--container-url", action="append", default=[], metavar="[API=]URL",
+        help="of a container that runs; none is started then")  # fmt: skip
+    add("--command", action="append", default=[], metavar="[API=]COMMAND",
+        help=f"starts the container on $(CORTEX_PORT) ({COMMAND})")  # fmt: skip
+    limits = Limits()
+    add("--max-payload-bytes", type=_positive, default=limits.max_payload_bytes,
+        help="of a request's body (%(default)s)")  # fmt: skip
+    add("--max-result-bytes", type=_positive, default=limits.max_result_bytes,
+        help="of a container's answer (%(default)s)")  # fmt: skip
+    add("--max-queue-length", type=_positive, default=limits.max_queue_length,
+        help="requests that wait or are in progress (%(default)s)")  # fmt: skip
+    add("--min-free-bytes", type=_not_negative, default=limits.min_free_bytes,
+        help="of the disk, below which no request is taken (%(default)s)")  # fmt: skip
+    add("--retention-days", type=float, default=limits.retention_seconds / SECONDS_PER_DAY,
+        help="for which results are kept (%(default)s)")  # fmt: skip
+    add("--max-receives", type=_positive, default=3,
+        help="deliveries of a request that breaks its connection (%(default)s)")  # fmt: skip
+    add("--faithful", action="store_true",
+        help="lose what Cortex loses: a broken connection fails its request, and an idle queue "
+        "is looked at every 10 s")  # fmt: skip
+    add("--log-level", default="info", choices=("debug", "info", "warning", "error"),
+        help="(%(default)s)")  # fmt: skip
+    add("--log-format", default="auto", choices=logs.FORMATS,
+        help="auto: text on a terminal, else JSON (%(default)s)")  # fmt: skip
+    return parser.parse_args(argv)
+
+
+def _port(text: str) -> int:
+    return _within(text, 0, 65535)
+
+
+def _positive(text: str) -> int:
+    return _within(text, 1, None)
+
+
+def _not_negative(text: str) -> int:
+    return _within(text, 0, None)
+
+
+def _within(text: str, least: int, most: int | None) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = least - 1
+    if value < least or (most is not None and value > most):
+        bounds = f"at least {least}" if most is None else f"{least} to {most}"
+        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, {bounds}")
+    return value
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Source: https://docs.cortex.dev/workloads/async/configuration
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -62,6 +63,19 @@ class Probe(_Section):
         return self
 
 
+class Hook(_Section):
+    """What is done before a container is told to stop."""
+
+    http_get: HttpGet | None = None
+    exec: Exec | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Hook:
+        if (self.http_get is None) == (self.exec is None):
+            raise ValueError("specify exactly one of http_get and exec")
+        return self
+
+
 class Container(_Section):
     """One container of the pod; its ``env`` reaches the local process too."""
 
@@ -73,7 +87,7 @@ class Container(_Section):
     compute: dict[str, Any] | None = CLUSTER_ONLY
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None
-    pre_stop: dict[str, Any] | None = CLUSTER_ONLY
+    pre_stop: Hook | None = None
 
 
 class Pod(_Section):
@@ -112,14 +126,21 @@ class AsyncAPI(_Section):
         return {**self.pod.containers[0].env, "CORTEX_PORT": str(self.pod.port)}
 
     @property
-    def readiness_probe(self) -> Probe:
-        """The probe of ``cortex.yaml``, or Cortex's own: the port, every second."""
+    def readiness_probes(self) -> list[Probe]:
+        """The probe of ``cortex.yaml``, and Cortex's own: the pod's port, every second.
+
+        A configured probe that connects to the pod's port replaces Cortex's.
+        """
         configured = self.pod.containers[0].readiness_probe
-        return configured or Probe(tcp_socket=TcpSocket(port=self.pod.port), period_seconds=1)
+        port = TcpSocket(port=self.pod.port)
+        own = Probe(tcp_socket=port, period_seconds=1, failure_threshold=1)
+        if configured is None:
+            return [own]
+        return [configured] if configured.tcp_socket == port else [configured, own]
 
 
-def read_config(path: Path) -> AsyncAPI:
-    """Read the API that ``path`` describes.
+def read_config(path: Path) -> list[AsyncAPI]:
+    """Read the APIs that ``path`` describes, in its order.
 
     Raises:
         ConfigError: the message names the file, the key and what is wrong with it.
@@ -132,9 +153,29 @@ def read_config(path: Path) -> AsyncAPI:
     except ValidationError as error:
         problems = (f"{_key(each['loc'])}: {each['msg']}" for each in error.errors())
         raise ConfigError(f"{path}: {'; '.join(problems)}") from error
-    if len(apis) != 1:
-        raise ConfigError(f"{path}: describes {len(apis)} APIs; one is run at a time")
-    return apis[0]
+    _check(path, apis)
+    return apis
+
+
+def _check(path: Path, apis: Sequence[AsyncAPI]) -> None:
+    """What the APIs must be together."""
+    if not apis:
+        raise ConfigError(f"{path}: describes no API")
+    _check_unique(path, "name", [api.name for api in apis])
+    _check_unique(path, "networking.endpoint", [api.endpoint for api in apis])
+    for api in apis:
+        probe = api.pod.containers[0].readiness_probe
+        if probe is not None and probe.exec is not None:
+            raise ConfigError(
+                f"{path}: {api.name}: readiness_probe.exec: Cortex's dequeuer knows http_get and "
+                "tcp_socket only"
+            )
+
+
+def _check_unique(path: Path, key: str, values: Sequence[str]) -> None:
+    for value in values:
+        if values.count(value) > 1:
+            raise ConfigError(f"{path}: {key}: {value!r} is used by more than one API")
 
 
 def _key(location: tuple[int | str, ...]) -> str:

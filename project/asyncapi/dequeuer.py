@@ -3,20 +3,46 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
+from project.asyncapi import gojson
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness
 from project.asyncapi.queue import RequestQueue, Signal
-from project.asyncapi.storage import StorageError
-from project.asyncapi.types import Delivery
+from project.asyncapi.storage import LeaseLost, StorageError
+from project.asyncapi.types import Delivery, Request
 
 logger = logging.getLogger(__name__)
 
-MAX_RECEIVES = 3
-"""How often a request may break its connection before it is held to be the cause."""
+LEASE_SECONDS = 30.0
+RENEW_SECONDS = 10.0
+"""Cortex's visibility timeout and the period in which it is renewed."""
+
+LONG_POLL_SECONDS = 10.0
+IDLE_SLEEP_SECONDS = 10.0
+"""How long Cortex's dequeuer asks SQS for a message, and sleeps when none came."""
 
 STORAGE_RETRY_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How requests are delivered.
+
+    Attributes:
+        max_concurrency: requests in the container at once.
+        max_receives: how often a request may break its connection before it is held to be the
+            cause.
+        faithful: do as Cortex does where it is worse: a broken or refused connection is final, and
+            the dequeuer sleeps when nothing has come for a while.
+    """
+
+    max_concurrency: int
+    max_receives: int = 3
+    faithful: bool = False
 
 
 class Dequeuer:
@@ -32,27 +58,31 @@ class Dequeuer:
         handler: RequestHandler,
         readiness: Readiness,
         changed: Signal,
-        max_concurrency: int,
+        policy: Policy,
     ) -> None:
         self._queue = queue
         self._handler = handler
         self._readiness = readiness
         self._changed = changed
-        self._max_concurrency = max_concurrency
-        self._running: set[asyncio.Task[None]] = set()
+        self._policy = policy
+        self._running: dict[asyncio.Task[None], Delivery] = {}
         self._stopping = False
 
     async def run(self) -> None:
         """Pull and send until :meth:`stop`; returns when what was running has ended."""
-        while not self._stopping:
-            changed = self._changed.listen()
-            deliveries = await self._pull()
-            for delivery in deliveries:
-                self._start(delivery)
-            if not deliveries:
-                await changed.wait()
-        while self._running:
-            await asyncio.wait(self._running)
+        renewing = asyncio.create_task(self._renew())
+        try:
+            while not self._stopping:
+                changed = self._changed.listen()
+                deliveries = await self._pull()
+                for delivery in deliveries:
+                    self._start(delivery)
+                if not deliveries:
+                    await self._idle(changed)
+            while self._running:
+                await asyncio.wait(self._running)
+        finally:
+            renewing.cancel()
 
     def stop(self) -> None:
         """Pull no more."""
@@ -60,64 +90,109 @@ class Dequeuer:
         self._changed.send()
 
     def abandon(self) -> None:
-        """Drop what is running: it stays in progress in the storage."""
+        """Drop what is running: it stays leased in the storage."""
         for task in self._running:
             task.cancel()
 
     async def _pull(self) -> list[Delivery]:
-        free = self._max_concurrency - len(self._running)
+        free = self._policy.max_concurrency - len(self._running)
         if not self._readiness.ready or not free:
             return []
         try:
-            return await self._queue.receive(free)
+            return await self._queue.receive(free, LEASE_SECONDS)
         except StorageError:
             logger.exception("nothing can be pulled; trying again")
             await asyncio.sleep(STORAGE_RETRY_SECONDS)
             self._changed.send()
             return []
 
+    async def _idle(self, changed: asyncio.Event) -> None:
+        """Wait for a change; a lease that runs out sends none, so look again now and then."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), LONG_POLL_SECONDS)
+            return
+        if self._policy.faithful and not self._running and not self._stopping:
+            await asyncio.sleep(IDLE_SLEEP_SECONDS)
+
     def _start(self, delivery: Delivery) -> None:
         task = asyncio.create_task(self._process(delivery))
-        self._running.add(task)
+        self._running[task] = delivery
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        del self._running[task]
         self._changed.send()
 
-    async def _process(self, delivery: Delivery) -> None:
-        request_id = delivery.request.id
-        logger.info("request %s: in_progress", request_id)
-        try:
-            await self._deliver(delivery)
-        except StorageError:
-            # Still in progress in the storage, and so back in the queue at the next start.
-            logger.exception("request %s: its end could not be stored", request_id)
+    async def _renew(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_SECONDS)
+            for delivery in list(self._running.values()):
+                with contextlib.suppress(StorageError):  # it ended meanwhile, or is tried again
+                    await self._queue.renew(delivery, LEASE_SECONDS)
 
-    async def _deliver(self, delivery: Delivery) -> None:
-        request_id = delivery.request.id
+    async def _process(self, delivery: Delivery) -> None:
+        request = delivery.request
+        logger.info("in_progress", extra={"id": request.id, "receives": delivery.receives})
         try:
-            result = await self._handler.submit(delivery.request)
+            result = await self._handler.submit(request)
         except NotSuccessful as error:
-            await self._fail(request_id, str(error))
+            await self._fail(delivery, str(error))
         except Unreachable as error:
             await self._retry(delivery, str(error))
         except Exception as error:
             # Whatever nobody thought of ends the request: it must not be sent for ever.
-            logger.exception("request %s: unforeseen", request_id)
-            await self._fail(request_id, f"{type(error).__name__}: {error}")
+            logger.exception("unforeseen", extra={"id": request.id})
+            await self._fail(delivery, f"{type(error).__name__}: {error}")
         else:
-            await self._queue.complete(request_id, result)
-            logger.info("request %s: completed", request_id)
+            await self._complete(delivery, result)
+
+    async def _complete(self, delivery: Delivery, result: bytes) -> None:
+        request_id = delivery.request.id
+        kind = gojson.kind(result)
+        if kind not in {"object", "null"}:
+            logger.warning(
+                "the container answered with a JSON %s: it is stored, but Cortex's gateway answers "
+                "500 to whoever reads it; answer with an object", kind, extra={"id": request_id},
+            )  # fmt: skip
+        await self._store(lambda: self._queue.complete(delivery, result), "completed", delivery)
 
     async def _retry(self, delivery: Delivery, reason: str) -> None:
-        self._readiness.lost()
-        if delivery.receives >= MAX_RECEIVES:
-            await self._fail(delivery.request.id, f"{reason}, {delivery.receives} times")
+        if self._policy.faithful and not _go_resends(delivery.request):
+            await self._fail(delivery, reason)
             return
-        logger.warning("request %s: in_queue again: %s", delivery.request.id, reason)
-        await self._queue.release(delivery.request.id)
+        self._readiness.lost()
+        if delivery.receives >= self._policy.max_receives:
+            await self._fail(delivery, f"{reason}, {delivery.receives} times")
+            return
+        await self._store(lambda: self._queue.release(delivery), "released", delivery, reason)
 
-    async def _fail(self, request_id: str, reason: str) -> None:
-        logger.warning("request %s: failed: %s", request_id, reason)
-        await self._queue.fail(request_id, reason)
+    async def _fail(self, delivery: Delivery, reason: str) -> None:
+        await self._store(lambda: self._queue.fail(delivery, reason), "failed", delivery, reason)
+
+    async def _store(
+        self,
+        step: Callable[[], Awaitable[None]],
+        event: str,
+        delivery: Delivery,
+        reason: str | None = None,
+    ) -> None:
+        """Do ``step`` as soon as the storage can: what has ended must not be done twice."""
+        extra = {"id": delivery.request.id} | ({"reason": reason} if reason else {})
+        while True:
+            try:
+                await step()
+            except LeaseLost as error:
+                logger.warning("its end comes too late: %s", error, extra=extra)
+                return
+            except StorageError as error:
+                logger.warning("its end cannot be stored yet: %s", error, extra=extra)
+                await asyncio.sleep(STORAGE_RETRY_SECONDS)
+            else:
+                logger.log(logging.WARNING if reason else logging.INFO, event, extra=extra)
+                return
+
+
+def _go_resends(request: Request) -> bool:
+    """Whether Go's client sends it again by itself when a connection that it reused is broken."""
+    names = {name for name, _ in request.headers}
+    return not request.body and bool(names & {"Idempotency-Key", "X-Idempotency-Key"})

@@ -1,103 +1,171 @@
-"""The gateway's HTTP: the routes of Cortex's async-gateway behind the API's endpoint."""
+"""The gateway's HTTP: Cortex's async-gateway, as the ingress calls it.
+
+Source: cortexlabs/cortex, cmd/async-gateway/main.go and pkg/async-gateway/endpoint.go; the answers
+to cross-origin requests are those of gorilla/handlers' ``CORS`` as configured there.
+"""
 
 from __future__ import annotations
 
-import json
 import logging
 
-from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
-from project.asyncapi.service import NotAnObject, Service
-from project.asyncapi.storage import StorageError
+from project.asyncapi import gojson, headers
+from project.asyncapi.queue import QueueFull
+from project.asyncapi.service import NotAnObject, PayloadTooLarge, Service
+from project.asyncapi.storage import DuplicateRequest, StorageError, StorageFull
 
 logger = logging.getLogger(__name__)
 
+NOT_PASSED_ON = frozenset(
+    {
+        "content-length",
+        "host",
+        "trailer",
+        "x-cortex-api-name",
+        "x-cortex-queue-url",
+        "x-cortex-request-id",
+    }
+)
+"""In lower case: what the container gets from the dequeuer, or not at all."""
 
-def create_gateway(service: Service, endpoint: str) -> Starlette:
-    """The ASGI app that answers below ``/<endpoint>``."""
-    methods = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"]
-    app = Starlette(
-        routes=[
-            Route(f"/{endpoint}", submit, methods=methods),
-            Route(f"/{endpoint}/", submit, methods=methods),
-            Route(f"/{endpoint}/healthz", healthz, methods=["GET"]),
-            Route(f"/{endpoint}/{{id}}", poll, methods=methods),
-            Route(f"/{endpoint}/{{id:path}}", no_such_page, methods=methods),
-        ],
-        exception_handlers={
-            ClientDisconnect: _gone,
-            HTTPException: _empty,
-            NotAnObject: _failed,
-            StorageError: _failed,
+RETRY_AFTER_SECONDS = "5"
+
+GO_BUFFER_BYTES = 2048
+"""Go's server knows the length of an answer that fits in its buffer; others go out chunked."""
+
+_ALLOWED_HEADERS = frozenset({"Content-Type", "X-Requested-With", "User-Agent"})
+_SIMPLE_HEADERS = frozenset({"Accept", "Accept-Language", "Content-Language", "Origin", ""})
+_ALLOWED_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "OPTIONS"})
+_SIMPLE_METHODS = frozenset({"GET", "HEAD", "POST"})
+_ANY_ORIGIN = {
+    "Access-Control-Allow-Credentials": "true",
+    "Access-Control-Allow-Origin": "*",
+}
+_EXPOSED = {"Access-Control-Expose-Headers": "Content-Length,Content-Range"}
+
+
+class Gateway:
+    """The ASGI app of one API's gateway, below its endpoint."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        request = Request(scope, receive)
+        with_origin = bool(request.headers.get("origin"))
+        if request.method == "OPTIONS":
+            answer = _preflight(request) if with_origin else Response()
+        else:
+            try:
+                answer = await self._route(request)
+            except ClientDisconnect:
+                return  # nobody would read an answer: the client left before its request ended
+            if with_origin:
+                answer.headers.update(_ANY_ORIGIN | _EXPOSED)
+        await answer(scope, receive, send)
+
+    async def _route(self, request: Request) -> Response:
+        name = request.scope["path"].removeprefix("/")
+        if name == "healthz":
+            return _plain("ok")
+        if "/" in name:
+            return _no_such_page()
+        if request.method != ("GET" if name else "POST"):
+            return Response(status_code=405)
+        try:
+            return await (self._poll(name) if name else self._submit(request))
+        except Exception as error:
+            return _failure(request, error)
+
+    async def _submit(self, request: Request) -> Response:
+        """Accept a request: 200 with its id once it is stored, whatever it holds."""
+        request_id = gojson.text(request.headers.get("x-request-id", "").encode("latin-1"))
+        if not request_id:
+            return _plain("error: missing x-request-id key in request header", status=400)
+        body = await self._body(request)
+        sent = headers.to_go(request.headers.raw, without=NOT_PASSED_ON)
+        await self._service.create_workload(request_id, sent, body)
+        return _json(b'{"id":%b}\n' % gojson.encode(request_id))
+
+    async def _body(self, request: Request) -> bytes:
+        self._service.check_size(int(request.headers.get("content-length", 0)))
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            self._service.check_size(len(body))
+        return bytes(body)
+
+    async def _poll(self, request_id: str) -> Response:
+        answer = await self._service.get_workload(request_id)
+        if answer is None:
+            return _plain(f"error: id {request_id} not found", status=404)
+        return _json(answer)
+
+
+def _failure(request: Request, error: Exception) -> Response:
+    """The answer to a request that could not be done."""
+    if isinstance(error, ClientDisconnect):
+        raise error
+    if isinstance(error, PayloadTooLarge):
+        return _plain(f"error: {error}", status=413, Connection="close")
+    if isinstance(error, DuplicateRequest):
+        return _plain(f"error: {error}", status=409)
+    logger.error("%s %s: %s", request.method, request.scope["path"], error)
+    if isinstance(error, NotAnObject):
+        return _plain(f"error: {error}", status=500)
+    if isinstance(error, QueueFull):
+        return _plain(f"error: {error}", status=503, Retry_After=RETRY_AFTER_SECONDS)
+    if isinstance(error, StorageFull):
+        return _plain(f"error: {error}", status=507, Retry_After=RETRY_AFTER_SECONDS)
+    if isinstance(error, StorageError):
+        return _plain(f"error: failed to send message to queue: {error}", status=500)
+    raise error
+
+
+def _preflight(request: Request) -> Response:
+    if "access-control-request-method" not in request.headers:
+        return Response(status_code=400)
+    method = request.headers["access-control-request-method"]
+    if method not in _ALLOWED_METHODS:
+        return Response(status_code=405)
+    asked = request.headers.get("access-control-request-headers", "").split(",")
+    beyond = [headers.canonical(name.strip()) for name in asked]
+    beyond = [name for name in beyond if name not in _SIMPLE_HEADERS]
+    if not _ALLOWED_HEADERS.issuperset(beyond):
+        return Response(status_code=403)
+    allowed = dict(_ANY_ORIGIN)
+    if beyond:
+        allowed["Access-Control-Allow-Headers"] = ",".join(beyond)
+    if method not in _SIMPLE_METHODS:
+        allowed["Access-Control-Allow-Methods"] = method
+    return Response(headers=allowed)
+
+
+def _json(text: bytes) -> Response:
+    answer = Response(text, media_type="application/json")
+    if len(text) > GO_BUFFER_BYTES:
+        del answer.headers["content-length"]  # and so it goes out chunked
+    return answer
+
+
+def _plain(text: str, status: int = 200, **more: str) -> Response:
+    # Not PlainTextResponse: Cortex's text/plain has no charset.
+    fields = {"Content-Type": "text/plain"}
+    fields |= {name.replace("_", "-"): value for name, value in more.items()}
+    return Response(text, status_code=status, headers=fields)
+
+
+def _no_such_page() -> Response:
+    """What Go's router says of a path with more than one segment."""
+    return Response(
+        "404 page not found\n",
+        status_code=404,
+        headers={
+            "Content-Type": "text/plain; charset=utf-8",
+            "X-Content-Type-Options": "nosniff",
         },
     )
-    app.router.redirect_slashes = False
-    app.state.service = service
-    return app
-
-
-async def submit(request: Request) -> Response:
-    """Accept a request: 200 with its id once it is stored, whatever it holds."""
-    _require("POST", request)
-    service: Service = request.app.state.service
-    path = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-    headers = tuple(
-        (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw
-    )
-    request_id = await service.create_workload(path, headers, await request.body())
-    return _json({"id": request_id})
-
-
-async def poll(request: Request) -> Response:
-    """The status object of a request."""
-    _require("GET", request)
-    service: Service = request.app.state.service
-    request_id = request.path_params["id"]
-    answer = await service.get_workload(request_id)
-    if answer is None:
-        return _plain(f"error: id {request_id} not found", status=404)
-    return _json(answer)
-
-
-async def healthz(request: Request) -> Response:
-    """The gateway's own health; it says nothing of the container."""
-    return _plain("ok")
-
-
-async def no_such_page(request: Request) -> Response:
-    """What Go's router says of a path with more than one segment."""
-    return PlainTextResponse(
-        "404 page not found\n", status_code=404, headers={"X-Content-Type-Options": "nosniff"}
-    )
-
-
-def _require(method: str, request: Request) -> None:
-    if request.method != method:
-        raise HTTPException(405)
-
-
-def _json(value: dict[str, object]) -> Response:
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
-    return Response(text, media_type="application/json")
-
-
-def _plain(text: str, status: int = 200) -> Response:
-    # Not PlainTextResponse: Cortex's text/plain has no charset.
-    return Response(text, status_code=status, headers={"Content-Type": "text/plain"})
-
-
-async def _empty(request: Request, error: Exception) -> Response:
-    return Response(status_code=error.status_code if isinstance(error, HTTPException) else 500)
-
-
-async def _gone(request: Request, error: Exception) -> Response:
-    return Response(status_code=400)  # nobody reads it: the client left before its request ended
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    logger.error("%s %s: %s", request.method, request.url.path, error)
-    return _plain(f"error: {error}", status=500)

@@ -1,15 +1,14 @@
-"""The readiness probe: nothing is pulled from the queue while the container fails it."""
+"""The probes: of readiness, without which nothing is pulled, and of liveness."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Sequence
 
-import httpx
-
-from project.asyncapi.config import HttpGet, Probe
+from project.asyncapi.checks import Target
+from project.asyncapi.config import Probe
 from project.asyncapi.queue import Signal
 
 logger = logging.getLogger(__name__)
@@ -19,87 +18,94 @@ UNREADY_PERIOD = 0.25
 container more often than ``period_seconds``, so that nobody waits for a period to end."""
 
 
+class _Health:
+    """What a probe's results amount to, by its thresholds."""
+
+    def __init__(self, probe: Probe, healthy: bool) -> None:
+        self._probe = probe
+        self._successes = self._failures = 0
+        self.healthy = healthy
+
+    def count(self, passed: bool) -> None:
+        self._successes = self._successes + 1 if passed else 0
+        self._failures = 0 if passed else self._failures + 1
+        if self._successes >= self._probe.success_threshold:
+            self.healthy = True
+        elif self._failures >= self._probe.failure_threshold:
+            self.healthy = False
+
+    def reset(self, healthy: bool) -> None:
+        self._successes = self._failures = 0
+        self.healthy = healthy
+
+
 class Readiness:
-    """Whether the container passes its probe.
+    """Whether the container passes all of its readiness probes.
 
     Args:
-        host: where the container runs.
-        ports: where a port of the pod is found on ``host``, if not at the same number.
         changed: sent when the readiness changes.
     """
 
-    def __init__(self, probe: Probe, host: str, ports: Mapping[int, int], changed: Signal) -> None:
-        self._probe = probe
-        self._host = host
-        self._ports = ports
+    def __init__(self, probes: Sequence[Probe], target: Target, changed: Signal) -> None:
+        self._target = target
         self._changed = changed
-        self._successes = self._failures = 0
-        self._probe_now = asyncio.Event()
+        self._probes = [(probe, _Health(probe, healthy=False)) for probe in probes]
+        self._probe_now = Signal()
         self.ready = False
 
     def lost(self) -> None:
-        """A connection to the container broke: not ready until the probe passes again."""
-        self._set(False)
-        self._probe_now.set()
+        """A connection to the container broke: not ready until every probe passes again."""
+        for _, health in self._probes:
+            health.reset(healthy=False)
+        self._update()
+        self._probe_now.send()
 
     async def run(self) -> None:
         """Probe until cancelled."""
-        async with httpx.AsyncClient(
-            timeout=self._probe.timeout_seconds, trust_env=False
-        ) as client:
-            await asyncio.sleep(self._probe.initial_delay_seconds)
-            while True:
-                self._count(await self._passes(client))
-                period = self._probe.period_seconds
-                self._probe_now.clear()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(
-                        self._probe_now.wait(),
-                        period if self.ready else min(period, UNREADY_PERIOD),
-                    )
+        async with asyncio.TaskGroup() as group:
+            for probe, health in self._probes:
+                group.create_task(self._run(probe, health))
 
-    def _count(self, passed: bool) -> None:
-        self._successes = self._successes + 1 if passed else 0
-        self._failures = 0 if passed else self._failures + 1
-        if not self.ready and self._successes >= self._probe.success_threshold:
-            self._set(True)
-        elif self.ready and self._failures >= self._probe.failure_threshold:
-            self._set(False)
+    async def _run(self, probe: Probe, health: _Health) -> None:
+        await asyncio.sleep(probe.initial_delay_seconds)
+        while True:
+            probe_now = self._probe_now.listen()
+            health.count(await self._target.passes(probe, probe.timeout_seconds))
+            self._update()
+            period = probe.period_seconds
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(
+                    probe_now.wait(), period if health.healthy else min(period, UNREADY_PERIOD)
+                )
 
-    def _set(self, ready: bool) -> None:
-        if ready == self.ready:
-            return
-        self.ready = ready
-        self._successes = self._failures = 0
-        logger.info("the container is %s", "ready" if ready else "not ready: nothing is pulled")
-        self._changed.send()
+    def _update(self) -> None:
+        ready = all(health.healthy for _, health in self._probes)
+        if ready != self.ready:
+            self.ready = ready
+            text = "ready" if ready else "not ready: nothing is pulled"
+            logger.info("the container is %s", text)
+            self._changed.send()
 
-    async def _passes(self, client: httpx.AsyncClient) -> bool:
-        if self._probe.http_get is not None:
-            return await self._get(client, self._probe.http_get)
-        if self._probe.tcp_socket is not None:
-            return await self._connect(self._port(self._probe.tcp_socket.port))
-        return True  # exec probes are refused before the runtime starts
 
-    def _port(self, pod_port: int) -> int:
-        return self._ports.get(pod_port, pod_port)
+async def watch_liveness(
+    probe: Probe,
+    target: Target,
+    generation: Callable[[], int],
+    restart: Callable[[], Awaitable[None]],
+) -> None:
+    """Restart a container that fails ``probe``, until cancelled.
 
-    async def _get(self, client: httpx.AsyncClient, target: HttpGet) -> bool:
-        path = "/" + target.path.lstrip("/")
-        url = f"http://{self._host}:{self._port(target.port)}{path}"
-        try:
-            response = await client.get(url, headers={"User-Agent": "kube-probe/"})
-        except httpx.HTTPError:
-            return False
-        return 200 <= response.status_code < 400
-
-    async def _connect(self, port: int) -> bool:
-        try:
-            async with asyncio.timeout(self._probe.timeout_seconds):
-                _, writer = await asyncio.open_connection(self._host, port)
-        except OSError:  # TimeoutError is one
-            return False
-        writer.close()
-        with contextlib.suppress(OSError):  # the peer may have reset it: it was there
-            await writer.wait_closed()
-        return True
+    Args:
+        generation: which container it is; a new one starts with a clean record.
+    """
+    health = _Health(probe, healthy=True)
+    while True:
+        watched = generation()
+        health.reset(healthy=True)
+        await asyncio.sleep(probe.initial_delay_seconds)
+        while health.healthy and generation() == watched:
+            await asyncio.sleep(probe.period_seconds)
+            health.count(await target.passes(probe, probe.timeout_seconds))
+        if not health.healthy and generation() == watched:
+            logger.error("the container fails its liveness probe; restarting it")
+            await restart()

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
-from project.asyncapi.storage import Storage
-from project.asyncapi.types import Delivery, Request, Workload
+from project.asyncapi.storage import DuplicateRequest, LeaseLost, Storage
+from project.asyncapi.types import Delivery, Depth, Request, Workload
 
-P = ParamSpec("P")
 T = TypeVar("T")
+
+GROUP = 256
+"""Calls that share a commit at most, so that the first does not wait for long."""
+
+
+class QueueFull(RuntimeError):
+    """As many requests wait as may."""
 
 
 class Signal:
@@ -34,56 +41,166 @@ class Signal:
         self._event = asyncio.Event()
 
 
+@dataclass(frozen=True, slots=True)
+class _Call(Generic[T]):
+    """A storage call that waits for its turn."""
+
+    run: Callable[[], T]
+    durable: bool
+    future: asyncio.Future[T]
+
+
+class _Worker:
+    """Runs calls on one thread, in order, all that have come in meanwhile in one go.
+
+    One hop to the thread and, when they are written, one wait for the disk serve them all.
+    """
+
+    def __init__(self, name: str, run: Callable[[Sequence[_Call[Any]]], list[Any]]) -> None:
+        self._run = run
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._waiting: list[_Call[Any]] = []
+        self._working: asyncio.Task[None] | None = None
+
+    def submit(self, call: Callable[[], T], *, durable: bool = False) -> asyncio.Future[T]:
+        """Run ``call``; what it returns or raises is the future's."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Call(call, durable, future))
+        if self._working is None:
+            self._working = asyncio.create_task(self._work())
+        return future
+
+    async def close(self) -> None:
+        """Finish the calls that were made."""
+        if self._working is not None:
+            await self._working
+        self._thread.shutdown()
+
+    async def _work(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._waiting:
+            group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
+            outcomes = await loop.run_in_executor(self._thread, self._run, group)
+            for call, outcome in zip(group, outcomes, strict=True):
+                if call.future.cancelled():
+                    continue
+                if isinstance(outcome, Exception):
+                    call.future.set_exception(outcome)
+                else:
+                    call.future.set_result(outcome)
+        self._working = None
+
+
 class RequestQueue:
-    """Runs a storage's calls on one thread, in order, off the event loop.
+    """A storage's calls off the event loop, those that write in groups of one commit.
 
     Args:
         changed: sent when a request has come into the queue.
+        max_length: how many requests may wait or be in flight.
     """
 
-    def __init__(self, storage: Storage, changed: Signal) -> None:
+    def __init__(self, storage: Storage, changed: Signal, max_length: int) -> None:
         self._storage = storage
         self._changed = changed
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="storage")
+        self._max_length = max_length
+        depth = storage.depth()
+        self._length = depth.queued + depth.in_flight
+        self._writer = _Worker("storage-writer", self._commit)
+        self._reader = _Worker("storage-reader", _run_all)
 
     async def send(self, request: Request) -> None:
-        """Put a new request in the queue; durable on return."""
-        stored = self._submit(self._storage.add, request)
+        """Put a new request in the queue; durable on return.
+
+        An id that is there already, with the same body, is not queued again.
+
+        Raises:
+            QueueFull: the queue has its greatest length.
+            DuplicateRequest: the id is there, with another body.
+        """
+        if self._length >= self._max_length:
+            raise QueueFull(f"the queue holds {self._length} requests, as many as it may")
+        self._length += 1  # at once: others who come before it is stored must see it
+        stored = self._writer.submit(lambda: self._storage.add(request), durable=True)
         # Not after the await: of a caller who leaves, the request is stored all the same.
-        stored.add_done_callback(lambda _: self._changed.send())
+        stored.add_done_callback(self._sent)
         await asyncio.shield(stored)
 
-    async def receive(self, limit: int) -> list[Delivery]:
-        """Take up to ``limit`` requests, without waiting for one."""
-        return await self._call(self._storage.receive, limit)
+    async def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
+        """Lease up to ``limit`` requests, without waiting for one."""
+        call = self._writer.submit(lambda: self._storage.receive(limit, lease_seconds))
+        return await asyncio.shield(call)
 
-    async def complete(self, request_id: str, result: bytes) -> None:
-        """Store the result of a request in progress."""
-        await self._call(self._storage.complete, request_id, result)
+    async def renew(self, delivery: Delivery, lease_seconds: float) -> None:
+        """Lease it for longer."""
+        call = self._writer.submit(lambda: self._storage.renew(delivery, lease_seconds))
+        await asyncio.shield(call)
 
-    async def fail(self, request_id: str, reason: str) -> None:
-        """End a request in progress without a result."""
-        await self._call(self._storage.fail, request_id, reason)
+    async def complete(self, delivery: Delivery, result: bytes) -> None:
+        """Store its result."""
+        await self._end(lambda: self._storage.complete(delivery, result))
 
-    async def release(self, request_id: str) -> None:
-        """Put a request in progress back."""
-        await self._call(self._storage.release, request_id)
+    async def fail(self, delivery: Delivery, reason: str) -> None:
+        """End it without a result."""
+        await self._end(lambda: self._storage.fail(delivery, reason))
+
+    async def release(self, delivery: Delivery) -> None:
+        """Put it back."""
+        call = self._writer.submit(lambda: self._storage.release(delivery))
+        await asyncio.shield(call)
         self._changed.send()
 
     async def get(self, request_id: str) -> Workload | None:
         """What is known of a request."""
-        return await self._call(self._storage.get, request_id)
+        return await self._reader.submit(lambda: self._storage.get(request_id))
 
-    def close(self) -> None:
+    async def depth(self) -> Depth:
+        """How many requests wait, and how many are in flight."""
+        return await self._reader.submit(self._storage.depth)
+
+    async def purge(self, age_seconds: float, limit: int) -> int:
+        """Forget up to ``limit`` requests that ended longer ago."""
+        call = self._writer.submit(lambda: self._storage.purge(age_seconds, limit))
+        return await asyncio.shield(call)
+
+    async def close(self) -> None:
         """Finish the calls that were made, then close the storage."""
-        self._thread.shutdown()
+        await self._writer.close()
+        await self._reader.close()
         self._storage.close()
 
-    async def _call(self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def _end(self, call: Callable[[], None]) -> None:
+        ended = self._writer.submit(call, durable=True)
+        ended.add_done_callback(self._ended)
         # Shielded: what was begun is done, whether or not its caller is still there.
-        return await asyncio.shield(self._submit(method, *args, **kwargs))
+        await asyncio.shield(ended)
 
-    def _submit(
-        self, method: Callable[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> asyncio.Future[T]:
-        return asyncio.wrap_future(self._thread.submit(method, *args, **kwargs))
+    def _ended(self, ended: asyncio.Future[None]) -> None:
+        if not ended.cancelled() and ended.exception() is None:
+            self._length -= 1
+
+    def _sent(self, stored: asyncio.Future[bool]) -> None:
+        if stored.cancelled() or stored.exception() is not None or not stored.result():
+            self._length -= 1
+        else:
+            self._changed.send()
+
+    def _commit(self, calls: Sequence[_Call[Any]]) -> list[Any]:
+        """Run the calls in one transaction; if that fails, each in its own, to see which did."""
+        try:
+            with self._storage.transaction(durable=any(call.durable for call in calls)):
+                return [_outcome(call, (LeaseLost, DuplicateRequest)) for call in calls]
+        except Exception as error:
+            if len(calls) == 1:
+                return [error]
+        return [outcome for call in calls for outcome in self._commit([call])]
+
+
+def _run_all(calls: Sequence[_Call[Any]]) -> list[Any]:
+    return [_outcome(call, (Exception,)) for call in calls]
+
+
+def _outcome(call: _Call[T], expected: tuple[type[Exception], ...]) -> T | Exception:
+    try:
+        return call.run()
+    except expected as error:
+        return error

@@ -12,6 +12,9 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 
+from project.asyncapi.checks import Target
+from project.asyncapi.config import Hook
+
 logger = logging.getLogger(__name__)
 
 GRACE_SECONDS = 60.0
@@ -33,13 +36,27 @@ class PortInUse(RuntimeError):
 
 
 class Replica:
-    """One container, run as ``command`` with ``env`` added to this process's environment."""
+    """One container, run as ``command`` with ``env`` added to this process's environment.
 
-    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+    Args:
+        pre_stop: done before the container is told to stop, within its grace period.
+        target: where the container is, for ``pre_stop``.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        env: Mapping[str, str],
+        pre_stop: Hook | None = None,
+        target: Target | None = None,
+    ) -> None:
         self._command = [_expand(word, env) for word in command]
         self._env = {**os.environ, **env}
+        self._pre_stop = pre_stop
+        self._target = target
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
+        self.generation = 0  # counts the processes that were started
 
     async def run(self) -> None:
         """Keep the process alive until :meth:`stop`; returns when it has ended."""
@@ -58,23 +75,40 @@ class Replica:
                 await asyncio.wait_for(self._stopping.wait(), pause)
 
     async def stop(self) -> None:
-        """Ask the process to end, and kill it if it has not after its grace period."""
+        """End the process for good: see :meth:`restart`."""
         self._stopping.set()
+        await self.restart()
+
+    async def restart(self) -> None:
+        """Let the process do its ``pre_stop``, ask it to end, and kill it after its grace period.
+
+        :meth:`run` starts the next one.
+        """
         process = self._process
         if process is None or process.returncode is not None:
             return
-        process.terminate()
         try:
-            await asyncio.wait_for(process.wait(), GRACE_SECONDS)
+            async with asyncio.timeout(GRACE_SECONDS):
+                await self._run_pre_stop()
+                process.terminate()
+                await process.wait()
         except TimeoutError:
             logger.warning("the container did not stop in %s s; killing it", GRACE_SECONDS)
             self.kill()
             await process.wait()
+        except ProcessLookupError:  # it ended by itself
+            pass
 
     def kill(self) -> None:
         """End the process and its children at once."""
         if self._process is not None and self._process.returncode is None:
             os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def _run_pre_stop(self) -> None:
+        if self._pre_stop is None or self._target is None:
+            return
+        if not await self._target.passes(self._pre_stop, GRACE_SECONDS):
+            logger.warning("the container's pre_stop failed")
 
     async def _run_once(self) -> int:
         self._process = await asyncio.create_subprocess_exec(
@@ -83,6 +117,7 @@ class Replica:
             start_new_session=True,  # Ctrl-C is for the runtime, which drains before it stops this
             preexec_fn=_die_with_parent,
         )
+        self.generation += 1
         if self._stopping.is_set():  # told to stop while the process was being made
             self._process.terminate()
         return await self._process.wait()

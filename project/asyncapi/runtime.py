@@ -1,4 +1,4 @@
-"""Assembles one AsyncAPI on one machine, runs it until told to stop, and stops it in order."""
+"""Runs the AsyncAPIs of ``cortex.yaml`` behind one ingress, and stops them in order."""
 
 from __future__ import annotations
 
@@ -6,199 +6,149 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import uvicorn
-
-from project.asyncapi.config import AsyncAPI, ConfigError
-from project.asyncapi.dequeuer import Dequeuer
-from project.asyncapi.endpoint import create_gateway
-from project.asyncapi.handler import RequestHandler
-from project.asyncapi.probes import Readiness
-from project.asyncapi.queue import RequestQueue, Signal
-from project.asyncapi.replica import GRACE_SECONDS, Replica, check_port
-from project.asyncapi.service import Service
-from project.asyncapi.sqlite import SQLiteStorage
-from project.asyncapi.storage import StorageError
+from project.asyncapi.api import LOCALHOST, Limits, LocalAPI, Placement, first_of
+from project.asyncapi.config import AsyncAPI
+from project.asyncapi.dequeuer import Policy
+from project.asyncapi.ingress import SERVER, Ingress
+from project.asyncapi.metrics import Metrics
+from project.asyncapi.queue import Signal
+from project.asyncapi.replica import check_port
+from project.asyncapi.server import Server, listen
 
 logger = logging.getLogger(__name__)
-
-GATEWAY_GRACE_SECONDS = 5
-"""For submissions that are still being uploaded at the stop: they were not acknowledged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How to run an API here.
+    """How to run APIs here.
 
     Attributes:
-        port: of the gateway; 0 takes a free one.
-        storage: the SQLite file.
-        container_url: of a container that runs already; None starts ``command``.
+        port, metrics_port: of the ingress and of the metrics; 0 takes a free one.
+        storage: the folder of the SQLite files.
+        commands: start containers, by API name; "" is for every other API.
+        container_urls: of containers that run already, by API name; none is started then.
+        faithful: see :class:`~project.asyncapi.dequeuer.Policy`.
     """
 
     host: str
     port: int
+    metrics_port: int
     storage: Path
-    command: Sequence[str]
-    container_url: str | None = None
-
-
-class Gateway(uvicorn.Server):
-    """uvicorn without its signal handlers: the runtime decides when the gateway stops.
-
-    Args:
-        changed: sent when the gateway has started.
-    """
-
-    def __init__(self, config: uvicorn.Config, changed: Signal) -> None:
-        super().__init__(config)
-        self._changed = changed
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, and say so."""
-        await super().startup(sockets)
-        self._changed.send()
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
+    commands: Mapping[str, Sequence[str]]
+    container_urls: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+    max_receives: int = 3
+    faithful: bool = False
 
 
 class Runtime:
-    """Gateway, queue, dequeuer and container of one API.
+    """All APIs, the ingress in front of them, and their metrics.
 
     Raises:
-        ConfigError: the API needs something that one machine does not have.
-        PortInUse: the container's port is taken.
-        StorageError: the storage cannot be used.
-        OSError: the gateway's port is taken.
+        ConfigError: an API needs something that one machine does not have.
+        PortInUse: a container's port is taken.
+        StorageError: a storage cannot be used.
+        OSError: a port of the runtime's own is taken.
     """
 
-    def __init__(self, api: AsyncAPI, options: Options) -> None:
-        if api.readiness_probe.exec is not None:
-            raise ConfigError("readiness_probe.exec: only http_get and tcp_socket work here")
-        host, port = "127.0.0.1", api.pod.port
-        if options.container_url is not None:
-            host, port = _address(options.container_url)
-        self._replica = None
-        if options.container_url is None:
-            check_port(api.pod.port)
-            self._replica = Replica(options.command, api.env)
+    def __init__(self, apis: Sequence[AsyncAPI], options: Options) -> None:
         self._changed = Signal()
-        self._socket = _listen(options.host, options.port)
-        try:
-            self._queue = RequestQueue(SQLiteStorage(options.storage), self._changed)
-        except StorageError:
-            self._socket.close()
-            raise
-        self._handler = RequestHandler(f"http://{host}:{port}/", api.pod.max_concurrency)
-        self._readiness = Readiness(
-            api.readiness_probe, host=host, ports={api.pod.port: port}, changed=self._changed
-        )
-        self._dequeuer = Dequeuer(
-            self._queue, self._handler, self._readiness, self._changed, api.pod.max_concurrency
-        )
-        gateway = create_gateway(Service(self._queue), api.endpoint)
-        self._gateway = Gateway(
-            uvicorn.Config(
-                gateway,
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                timeout_graceful_shutdown=GATEWAY_GRACE_SECONDS,
-            ),
-            self._changed,
-        )
-        self._stop, self._hurry = asyncio.Event(), asyncio.Event()
+        self._stop = asyncio.Event()
+        metrics = Metrics()
+        self.placements = _placements(apis, options)
+        with contextlib.ExitStack() as undo:
+            gateway_socket = listen(options.host, options.port)
+            undo.callback(gateway_socket.close)
+            metrics_socket = listen(options.host, options.metrics_port)
+            undo.callback(metrics_socket.close)
+            self._apis = [
+                LocalAPI(
+                    api,
+                    self.placements[api.name],
+                    options.storage / f"{api.name}.sqlite3",
+                    options.limits,
+                    Policy(api.pod.max_concurrency, options.max_receives, options.faithful),
+                    metrics,
+                    self._changed,
+                )
+                for api in apis
+            ]
+            undo.pop_all()
+        gateways = {
+            api.endpoint: local.gateway for api, local in zip(apis, self._apis, strict=True)
+        }
+        self._ingress = Server(Ingress(gateways), gateway_socket, [("server", SERVER)])
+        self._metrics = Server(metrics, metrics_socket)
 
     @property
     def port(self) -> int:
-        """The gateway's port."""
-        port: int = self._socket.getsockname()[1]
-        return port
+        """The ingress's port."""
+        return self._ingress.port
+
+    @property
+    def metrics_port(self) -> int:
+        """Where ``/metrics`` is."""
+        return self._metrics.port
 
     def stop(self) -> None:
         """Begin to stop; a second call does not wait for the requests in progress."""
         if self._stop.is_set():
-            self._hurry.set()
+            for api in self._apis:
+                api.hurry()
         self._stop.set()
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until :meth:`stop`, then drain: what is running ends, what waits stays queued."""
-        serving = asyncio.create_task(self._gateway.serve(sockets=[self._socket]))
-        dequeuing = asyncio.create_task(self._dequeuer.run())
-        background: list[asyncio.Task[None]] = [asyncio.create_task(self._readiness.run())]
-        if self._replica is not None:
-            background.append(asyncio.create_task(self._replica.run()))
+        serving = [
+            asyncio.create_task(server.run_until_stopped())
+            for server in (self._ingress, self._metrics)
+        ]
+        tasks = serving + [task for api in self._apis for task in api.start()]
         announcing = asyncio.create_task(self._announce(on_ready))
         # Only `stop` ends by itself: any other that does has failed, and its error is raised below.
-        await _first_of(self._stop.wait(), serving, dequeuing, *background)
+        await first_of(self._stop.wait(), *tasks)
         announcing.cancel()
-        await self._drain(serving, dequeuing)
-        await self._close(background)
-        for task in (serving, dequeuing, *background):
+        logger.info("stopping: requests in progress are finished, queued ones wait on disk")
+        self._ingress.should_exit = True
+        await asyncio.gather(*(api.drain() for api in self._apis))
+        self._ingress.force_exit = self._metrics.force_exit = self._metrics.should_exit = True
+        await asyncio.gather(*serving, return_exceptions=True)
+        await asyncio.gather(*(api.close() for api in self._apis))
+        for task in tasks:
             if not task.cancelled():
                 task.result()
 
-    async def _drain(self, serving: asyncio.Task[None], dequeuing: asyncio.Task[None]) -> None:
-        logger.info("stopping: requests in progress are finished, queued ones wait on disk")
-        self._gateway.should_exit = True
-        self._dequeuer.stop()
-        await _first_of(
-            asyncio.wait({serving, dequeuing}), self._hurry.wait(), asyncio.sleep(GRACE_SECONDS)
-        )
-        if not dequeuing.done():
-            logger.warning("requests still in progress are sent again after the next start")
-            self._dequeuer.abandon()
-        self._gateway.force_exit = True
-        await asyncio.gather(serving, dequeuing, return_exceptions=True)
-
-    async def _close(self, background: list[asyncio.Task[None]]) -> None:
-        background[0].cancel()
-        if self._replica is not None:
-            stopping = asyncio.create_task(self._replica.stop())
-            await _first_of(stopping, self._hurry.wait())
-            if not stopping.done():
-                self._replica.kill()
-        await asyncio.gather(*background, return_exceptions=True)
-        await self._handler.close()
-        self._queue.close()
-
     async def _announce(self, on_ready: Callable[[], None]) -> None:
-        changed = self._changed.listen()
-        while not (self._readiness.ready and self._gateway.started):
-            await changed.wait()
+        while not (self._ingress.started and all(api.ready for api in self._apis)):
             changed = self._changed.listen()
+            with contextlib.suppress(TimeoutError):  # uvicorn does not say when it has started
+                await asyncio.wait_for(changed.wait(), 0.05)
         on_ready()
 
 
-async def _first_of(*awaitables: Awaitable[object]) -> None:
-    """Wait until one is done; those made here for the wait are cancelled, given tasks are not."""
-    given = {each for each in awaitables if isinstance(each, asyncio.Task)}
-    made = {asyncio.ensure_future(each) for each in awaitables if each not in given}
-    await asyncio.wait(given | made, return_when=asyncio.FIRST_COMPLETED)
-    for task in made:
-        task.cancel()
+def _placements(apis: Sequence[AsyncAPI], options: Options) -> dict[str, Placement]:
+    """Where the container of each API runs: on the pod's port, or a free one if two share it."""
+    placements: dict[str, Placement] = {}
+    for api in apis:
+        url = options.container_urls.get(api.name, options.container_urls.get(""))
+        if url is not None:
+            placements[api.name] = Placement.at(url)
+            continue
+        port = api.pod.port
+        if port in {placed.port for placed in placements.values()}:
+            port = _free_port()
+        check_port(port)
+        command = options.commands.get(api.name, options.commands[""])
+        placements[api.name] = Placement(command, LOCALHOST, port)
+    return placements
 
 
-def _address(url: str) -> tuple[str, int]:
-    parts = urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ConfigError(f"--container-url {url}: must be http://host:port")
-    return parts.hostname, parts.port or 80
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        listener.close()
-        raise OSError(error.errno, f"port {port} cannot be used: {error.strerror}") from error
-    return listener
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((LOCALHOST, 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import uuid
 from dataclasses import dataclass
 
+from project.asyncapi import gojson
 from project.asyncapi.queue import RequestQueue
 from project.asyncapi.types import Headers, Request, Status, Workload
 
 logger = logging.getLogger(__name__)
-
-REMOVED_HEADERS = frozenset(
-    {
-        "connection",
-        "content-length",
-        "expect",
-        "host",
-        "keep-alive",
-        "transfer-encoding",
-        "upgrade",
-        "x-cortex-api-name",
-        "x-cortex-queue-url",
-        "x-cortex-request-id",
-        "x-envoy-original-path",
-        "x-request-id",
-    }
-)
-"""In lower case: what belongs to the client's own connection, or is set here."""
 
 
 class NotAnObject(ValueError):
@@ -43,30 +24,37 @@ class NotAnObject(ValueError):
         )
 
 
+class PayloadTooLarge(ValueError):
+    """The body has more bytes than may be."""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The business logic of one API's gateway."""
+    """The business logic of one API's gateway.
+
+    Attributes:
+        max_payload_bytes: the longest body.
+    """
 
     queue: RequestQueue
+    max_payload_bytes: int
 
-    async def create_workload(self, path: str, headers: Headers, body: bytes) -> str:
-        """Store a request and put it in the queue; returns its id.
+    def check_size(self, size: int) -> None:
+        """Refuse a body of ``size`` bytes if it is too long.
 
-        Args:
-            path: as the client sent it, with the raw query: the container finds it in
-                ``X-Envoy-Original-Path``, for Cortex's request line carries no query.
+        Raises:
+            PayloadTooLarge: it is.
         """
-        request_id = str(uuid.uuid4())
-        kept = tuple(
-            (name, value) for name, value in headers if name.lower() not in REMOVED_HEADERS
-        )
-        added = (("X-Request-Id", request_id), ("X-Envoy-Original-Path", path))
-        await self.queue.send(Request(request_id, kept + added, body))
-        logger.info("request %s: in_queue", request_id)
-        return request_id
+        if size > self.max_payload_bytes:
+            raise PayloadTooLarge(f"the payload is larger than {self.max_payload_bytes} bytes")
 
-    async def get_workload(self, request_id: str) -> dict[str, object] | None:
-        """The status object of a request, or None if its id is unknown.
+    async def create_workload(self, request_id: str, headers: Headers, body: bytes) -> None:
+        """Store a request and put it in the queue."""
+        await self.queue.send(Request(request_id, headers, body))
+        logger.info("in_queue", extra={"id": request_id})
+
+    async def get_workload(self, request_id: str) -> bytes | None:
+        """The status object of a request, as JSON, or None if its id is unknown.
 
         Raises:
             NotAnObject: it is completed with a list, a string, a number or a boolean.
@@ -75,16 +63,13 @@ class Service:
         return None if workload is None else _status_object(workload)
 
 
-def _status_object(workload: Workload) -> dict[str, object]:
-    answer: dict[str, object] = {"id": workload.id, "status": workload.status.value}
-    if workload.status is Status.COMPLETED and workload.timestamp is not None:
-        answer["result"] = _check_object(json.loads(workload.result or b"null"))
-        answer["timestamp"] = workload.timestamp.strftime("%Y-%m-%dT%H:%M:%SZ")
-    return answer
-
-
-def _check_object(result: object) -> object:
-    if result is None or isinstance(result, dict):
-        return result
-    kinds = {list: "array", str: "string", bool: "bool"}
-    raise NotAnObject(kinds.get(type(result), "number"))
+def _status_object(workload: Workload) -> bytes:
+    start = b'{"id":%b,"status":"%b"' % (gojson.encode(workload.id), workload.status.encode())
+    if workload.status is not Status.COMPLETED or workload.timestamp is None:
+        return start + b"}\n"
+    result = workload.result or b"null"
+    kind = gojson.kind(result)
+    if kind not in {"object", "null"}:
+        raise NotAnObject(kind)
+    timestamp = workload.timestamp.strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    return b'%b,"result":%b,"timestamp":"%b"}\n' % (start, result, timestamp)

@@ -4,127 +4,302 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
+import logging
+import shutil
 import sqlite3
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from project.asyncapi.storage import IllegalTransition, StorageError
-from project.asyncapi.types import Delivery, Request, Status, Workload
+from project.asyncapi.storage import DuplicateRequest, LeaseLost, StorageError, StorageFull
+from project.asyncapi.types import Delivery, Depth, Request, Status, Workload
 
-SCHEMA_VERSION = 1
+logger = logging.getLogger(__name__)
+
+JOURNAL_BYTES = 64 * 1024 * 1024
+"""What is left of the write-ahead log after a burst."""
+
+VACUUM_PAGES = 1000
+"""Pages of 4 KiB that a purge gives back at most, so that it does not hold up the writer."""
+
+SCHEMA_VERSION = 2
+# Payloads and results are apart: SQLite rewrites a whole row with every change of its status.
 SCHEMA = """
 CREATE TABLE requests (
     seq INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
+    digest BLOB NOT NULL,
     status TEXT NOT NULL,
     receives INTEGER NOT NULL DEFAULT 0,
-    headers TEXT NOT NULL,
-    body BLOB,
-    result BLOB,
-    reason TEXT,
-    ended_at TEXT
+    receipt INTEGER NOT NULL DEFAULT 0,
+    lease_until REAL,
+    ended_at REAL,
+    reason TEXT
 );
 CREATE INDEX requests_in_queue ON requests (seq) WHERE status = 'in_queue';
-"""
-RECEIVE = """
-UPDATE requests SET status = 'in_progress', receives = receives + 1
-WHERE seq IN (SELECT seq FROM requests WHERE status = 'in_queue' ORDER BY seq LIMIT ?)
-RETURNING seq, id, headers, body, receives
+CREATE INDEX requests_leased ON requests (lease_until) WHERE status = 'in_progress';
+CREATE INDEX requests_ended ON requests (ended_at) WHERE ended_at IS NOT NULL;
+CREATE TABLE payloads (seq INTEGER PRIMARY KEY, headers TEXT NOT NULL, body BLOB NOT NULL);
+CREATE TABLE results (seq INTEGER PRIMARY KEY, result BLOB NOT NULL);
 """
 # Not counted as a receive: that the whole runtime stopped is no fault of the request's.
 RECOVER = """
-UPDATE requests SET status = 'in_queue', receives = receives - 1 WHERE status = 'in_progress'
+UPDATE requests SET status = 'in_queue', receives = receives - 1, lease_until = NULL
+WHERE status = 'in_progress'
+"""
+ADD = """
+INSERT INTO requests (id, digest, status) VALUES (?, ?, 'in_queue')
+ON CONFLICT DO NOTHING RETURNING seq
+"""
+ADD_PAYLOAD = "INSERT INTO payloads (seq, headers, body) VALUES (?, ?, ?)"
+EXPIRE = """
+UPDATE requests SET status = 'in_queue', lease_until = NULL
+WHERE status = 'in_progress' AND lease_until <= ?
+"""
+RECEIVE = """
+UPDATE requests
+SET status = 'in_progress', receives = receives + 1, receipt = receipt + 1, lease_until = ?
+WHERE seq IN (SELECT seq FROM requests WHERE status = 'in_queue' ORDER BY seq LIMIT ?)
+RETURNING seq, id, receives, receipt
+"""
+RENEW = """
+UPDATE requests SET lease_until = ?
+WHERE id = ? AND receipt = ? AND status = 'in_progress' RETURNING seq
+"""
+RELEASE = """
+UPDATE requests SET status = 'in_queue', lease_until = NULL
+WHERE id = ? AND receipt = ? AND status = 'in_progress' RETURNING seq
 """
 END = """
-UPDATE requests SET status = ?, result = ?, reason = ?, ended_at = ?, body = NULL
-WHERE id = ? AND status = 'in_progress'
+UPDATE requests SET status = ?, reason = ?, ended_at = ?, lease_until = NULL
+WHERE id = ? AND receipt = ? AND status = 'in_progress' RETURNING seq
 """
-RELEASE = "UPDATE requests SET status = 'in_queue' WHERE id = ? AND status = 'in_progress'"
-GET = "SELECT id, status, result, ended_at, reason FROM requests WHERE id = ?"
+# As on a cluster, what was sent once is never in_queue again to those who look.
+GET = """
+SELECT id, iif(status = 'in_queue' AND receipt > 0, 'in_progress', status), result, ended_at, reason
+FROM requests LEFT JOIN results USING (seq) WHERE id = ?
+"""
+DEPTH = """
+SELECT (SELECT count(*) FROM requests WHERE status = 'in_queue'),
+       (SELECT count(*) FROM requests WHERE status = 'in_progress')
+"""
+PURGE = """
+DELETE FROM requests
+WHERE seq IN (SELECT seq FROM requests WHERE ended_at <= ? ORDER BY ended_at LIMIT ?)
+RETURNING seq
+"""
 
 
 class SQLiteStorage:
     """A :class:`~project.asyncapi.storage.Storage` in a file that one process owns at a time.
 
-    What an earlier owner had in progress when it died is back in the queue once this is open.
+    What an earlier owner had leased when it died is back in the queue once this is open. A file
+    that is damaged is set aside, as ``<name>.damaged-<time>``, and a new one begun.
+
+    Args:
+        min_free_bytes: of the file system; with less, nothing new is stored.
+        clock: the time in seconds, for leases and the age of what has ended.
 
     Raises:
         StorageError: another process owns the file, or it is no database of this version.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self, path: Path, min_free_bytes: int = 0, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._folder = path.parent
+        self._min_free_bytes = min_free_bytes
+        self._clock = clock
         self._lock = _lock(path.with_name(path.name + ".lock"))
         with contextlib.ExitStack() as undo, _storage_errors(path):
             undo.callback(self._lock.close)
-            self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            undo.callback(self._connection.close)
-            self._prepare(path)
+            _set_aside_if_damaged(path)
+            self._writer = _connect(path)
+            undo.callback(self._writer.close)
+            _prepare(self._writer, path)
+            self._reader = _connect(path)
             undo.pop_all()
 
-    def _prepare(self, path: Path) -> None:
-        connection = self._connection
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.executescript(
-                f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != SCHEMA_VERSION:
-            raise StorageError(f"{path}: has schema {version}, this version reads {SCHEMA_VERSION}")
-        connection.execute(RECOVER)
+    @contextlib.contextmanager
+    def transaction(self, *, durable: bool = True) -> Iterator[None]:
+        """See :meth:`Storage.transaction`."""
+        with _storage_errors():
+            # A commit that does not wait for the disk is made safe by the next one that does.
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._writer.execute("COMMIT")
+            except BaseException:
+                self._undo("ROLLBACK")
+                raise
 
-    def add(self, request: Request) -> None:
-        """See :meth:`Storage.add`; an id that is already there is refused."""
-        self._execute(
-            "INSERT INTO requests (id, status, headers, body) VALUES (?, 'in_queue', ?, ?)",
-            (request.id, json.dumps(request.headers), request.body),
-        )
+    def add(self, request: Request) -> bool:
+        """See :meth:`Storage.add`."""
+        free = shutil.disk_usage(self._folder).free
+        if free < self._min_free_bytes:
+            raise StorageFull(f"{free} bytes are free, {self._min_free_bytes} must be")
+        digest = hashlib.sha256(request.body).digest()
+        with self._step():
+            added = self._writer.execute(ADD, (request.id, digest)).fetchone()
+            if added is None:
+                self._check_same(request.id, digest)
+                return False
+            headers = json.dumps(request.headers)
+            self._writer.execute(ADD_PAYLOAD, (*added, headers, request.body))
+        return True
 
-    def receive(self, limit: int) -> list[Delivery]:
+    def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
         """See :meth:`Storage.receive`."""
-        rows = sorted(self._execute(RECEIVE, (limit,)).fetchall())
-        return [
-            Delivery(Request(request_id, _headers(headers), body), receives)
-            for _, request_id, headers, body, receives in rows
-        ]
+        now = self._clock()
+        with self._step():
+            self._writer.execute(EXPIRE, (now,))
+            rows = self._writer.execute(RECEIVE, (now + lease_seconds, limit)).fetchall()
+            return [self._delivery(*row) for row in sorted(rows)]
 
-    def complete(self, request_id: str, result: bytes) -> None:
+    def renew(self, delivery: Delivery, lease_seconds: float) -> None:
+        """See :meth:`Storage.renew`."""
+        with self._step():
+            self._leased(RENEW, delivery, self._clock() + lease_seconds)
+
+    def complete(self, delivery: Delivery, result: bytes) -> None:
         """See :meth:`Storage.complete`."""
-        self._step(END, (Status.COMPLETED, result, None, _now(), request_id))
+        with self._step():
+            seq = self._end(delivery, Status.COMPLETED, None)
+            self._writer.execute("INSERT INTO results (seq, result) VALUES (?, ?)", (seq, result))
 
-    def fail(self, request_id: str, reason: str) -> None:
+    def fail(self, delivery: Delivery, reason: str) -> None:
         """See :meth:`Storage.fail`."""
-        self._step(END, (Status.FAILED, None, reason, _now(), request_id))
+        with self._step():
+            self._end(delivery, Status.FAILED, reason)
 
-    def release(self, request_id: str) -> None:
+    def release(self, delivery: Delivery) -> None:
         """See :meth:`Storage.release`."""
-        self._step(RELEASE, (request_id,))
+        with self._step():
+            self._leased(RELEASE, delivery)
 
     def get(self, request_id: str) -> Workload | None:
         """See :meth:`Storage.get`."""
-        row = self._execute(GET, (request_id,)).fetchone()
+        with _storage_errors():
+            row = self._reader.execute(GET, (request_id,)).fetchone()
         if row is None:
             return None
         found, status, result, ended_at, reason = row
-        timestamp = None if ended_at is None else datetime.fromisoformat(ended_at)
+        timestamp = None if ended_at is None else datetime.fromtimestamp(ended_at, UTC)
         return Workload(found, Status(status), result, timestamp, reason)
+
+    def depth(self) -> Depth:
+        """See :meth:`Storage.depth`."""
+        with _storage_errors():
+            return Depth(*self._reader.execute(DEPTH).fetchone())
+
+    def purge(self, age_seconds: float, limit: int) -> int:
+        """See :meth:`Storage.purge`; the room is given back to the file system bit by bit."""
+        with self._step():
+            purged = self._writer.execute(PURGE, (self._clock() - age_seconds, limit)).fetchall()
+            self._writer.executemany("DELETE FROM results WHERE seq = ?", purged)
+            self._writer.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+        return len(purged)
 
     def close(self) -> None:
         """See :meth:`Storage.close`."""
-        self._connection.close()
+        self._reader.close()
+        self._writer.close()
         self._lock.close()
 
-    def _step(self, statement: str, values: tuple[Any, ...]) -> None:
-        if self._execute(statement, values).rowcount != 1:
-            raise IllegalTransition(f"request {values[-1]!r} is not in progress")
-
-    def _execute(self, statement: str, values: tuple[Any, ...]) -> sqlite3.Cursor:
+    @contextlib.contextmanager
+    def _step(self) -> Iterator[None]:
+        """All of a call or nothing of it, inside a transaction or alone."""
         with _storage_errors():
-            return self._connection.execute(statement, values)
+            self._writer.execute("SAVEPOINT step")
+            try:
+                yield
+                self._writer.execute("RELEASE step")
+            except BaseException:
+                self._undo("ROLLBACK TO step; RELEASE step")
+                raise
+
+    def _undo(self, statements: str) -> None:
+        for statement in statements.split("; "):
+            if self._writer.in_transaction:  # SQLite rolls back by itself when the disk is full
+                self._writer.execute(statement)
+
+    def _check_same(self, request_id: str, digest: bytes) -> None:
+        known = self._writer.execute("SELECT digest FROM requests WHERE id = ?", (request_id,))
+        if known.fetchone() != (digest,):
+            raise DuplicateRequest(f"id {request_id} was submitted before, with another body")
+
+    def _delivery(self, seq: int, request_id: str, receives: int, receipt: int) -> Delivery:
+        select = "SELECT headers, body FROM payloads WHERE seq = ?"
+        headers, body = self._writer.execute(select, (seq,)).fetchone()
+        pairs = tuple((name, value) for name, value in json.loads(headers))
+        return Delivery(Request(request_id, pairs, body), receives, receipt)
+
+    def _end(self, delivery: Delivery, status: Status, reason: str | None) -> int:
+        seq = self._leased(END, delivery, status.value, reason, self._clock())
+        self._writer.execute("DELETE FROM payloads WHERE seq = ?", (seq,))
+        return seq
+
+    def _leased(self, statement: str, delivery: Delivery, *values: str | float | None) -> int:
+        """Run a statement on the row that ``delivery`` leases; returns its ``seq``."""
+        request_id = delivery.request.id
+        row = self._writer.execute(statement, (*values, request_id, delivery.receipt)).fetchall()
+        if not row:
+            raise LeaseLost(f"the lease {delivery.receipt} of request {request_id!r} is over")
+        seq: int = row[0][0]
+        return seq
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of effect in a new file only
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
+    connection.execute("PRAGMA synchronous = FULL")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version == 0:
+        connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    elif version != SCHEMA_VERSION:
+        raise StorageError(
+            f"{path}: has schema {version}, this version reads {SCHEMA_VERSION}; move it away, "
+            "or finish its requests with the version that wrote it"
+        )
+    connection.execute(RECOVER)
+
+
+def _set_aside_if_damaged(path: Path) -> None:
+    problem = _damage(path)
+    if problem is None:
+        return
+    suffix = datetime.now(UTC).strftime(".damaged-%Y%m%dT%H%M%S.%fZ")
+    for each in (path, path.with_name(path.name + "-wal"), path.with_name(path.name + "-shm")):
+        if each.exists():
+            each.rename(each.with_name(each.name.replace(path.name, path.name + suffix, 1)))
+    logger.error(
+        "%s is damaged (%s): its requests are not served; it is kept as %s, and a new queue begun",
+        path, problem, path.name + suffix,
+    )  # fmt: skip
+
+
+def _damage(path: Path) -> str | None:
+    """What is wrong with the file, if it is there and no sound database."""
+    if not path.exists():
+        return None
+    try:
+        with contextlib.closing(_connect(path)) as connection:
+            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.OperationalError:  # unreadable, not damaged: said when it is opened
+        return None
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return None if verdict == "ok" else str(verdict)
 
 
 def _lock(path: Path) -> IO[str]:
@@ -146,12 +321,6 @@ def _storage_errors(path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise StorageError(f"{path}: {error}" if path else str(error)) from error
-
-
-def _headers(text: str) -> tuple[tuple[str, str], ...]:
-    return tuple((name, value) for name, value in json.loads(text))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat()
+        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        text = f"{path}: {error}" if path else str(error)
+        raise (StorageFull if full else StorageError)(text) from error

@@ -2,46 +2,80 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from project.asyncapi.types import Delivery, Request, Workload
+from project.asyncapi.types import Delivery, Depth, Request, Workload
 
 
 class StorageError(RuntimeError):
-    """The storage could not do what was asked."""
+    """The storage could not do what was asked; nothing was changed."""
 
 
-class IllegalTransition(StorageError):
-    """A request was not in the state that the step needs."""
+class StorageFull(StorageError):
+    """There is no room for what should be stored."""
+
+
+class DuplicateRequest(StorageError):
+    """The id was submitted before, with another body."""
+
+
+class LeaseLost(StorageError):
+    """The delivery's lease is over: the request has ended, or is someone else's."""
 
 
 class Storage(Protocol):
-    """Requests and what became of them. Every call is durable when it returns.
+    """Requests and what became of them.
 
-    Methods block; they are called from one thread at a time.
+    Methods block. :meth:`get` and :meth:`depth` may be called from a second thread; the others are
+    called from one thread at a time.
 
     Raises:
-        StorageError: the storage failed; nothing was changed.
-        IllegalTransition: the request is unknown, or not in the state that the step needs.
+        StorageError: the storage failed.
+        LeaseLost: a delivery is not, or no longer, the request's lease.
     """
 
-    def add(self, request: Request) -> None:
-        """Store a new request, in queue."""
+    def transaction(self, *, durable: bool = True) -> AbstractContextManager[None]:
+        """What is done inside is stored when the block has ended; outside, when a call returns.
 
-    def receive(self, limit: int) -> list[Delivery]:
-        """Take up to ``limit`` requests from the queue, oldest first: now they are in progress."""
+        A call that raises :class:`LeaseLost` or :class:`DuplicateRequest` inside changes nothing
+        and does not undo the others; any other error undoes the whole block.
 
-    def complete(self, request_id: str, result: bytes) -> None:
-        """Store the result of a request in progress; its payload is dropped."""
+        Args:
+            durable: wait for the disk. Leases need not: one that is forgotten in a crash is a
+                request that is sent again, as after any crash.
+        """
 
-    def fail(self, request_id: str, reason: str) -> None:
-        """End a request in progress without a result; its payload is dropped."""
+    def add(self, request: Request) -> bool:
+        """Store a new request, in queue; False if it is there already, id and body.
 
-    def release(self, request_id: str) -> None:
-        """Put a request in progress back in the queue, at its old place."""
+        Raises:
+            DuplicateRequest: the id is there with another body.
+        """
+
+    def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
+        """Lease up to ``limit`` requests, oldest first, those whose lease has run out too."""
+
+    def renew(self, delivery: Delivery, lease_seconds: float) -> None:
+        """Lease it for ``lease_seconds`` from now."""
+
+    def complete(self, delivery: Delivery, result: bytes) -> None:
+        """End it with a result; its payload is dropped."""
+
+    def fail(self, delivery: Delivery, reason: str) -> None:
+        """End it without a result; its payload is dropped."""
+
+    def release(self, delivery: Delivery) -> None:
+        """End the lease: it is back in the queue, at its old place."""
 
     def get(self, request_id: str) -> Workload | None:
-        """What is known of a request; None if it was never added."""
+        """What is known of a request; None if it was never added, or is purged."""
+
+    def depth(self) -> Depth:
+        """How many requests have not ended."""
+
+    def purge(self, age_seconds: float, limit: int) -> int:
+        """Forget up to ``limit`` requests that ended longer ago; returns how many."""
 
     def close(self) -> None:
         """Let go of the storage; what is in it stays."""

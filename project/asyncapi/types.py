@@ -7,16 +7,16 @@ from datetime import datetime
 from enum import StrEnum, unique
 
 Headers = tuple[tuple[str, str], ...]
-"""Names and values in the order of arrival, repeated ones too."""
+"""Names in Go's canonical case and values, sorted by name, repeated ones too."""
 
 
 @unique
 class Status(StrEnum):
     """Where a request is, in Cortex's words."""
 
-    #: Accepted and stored; waits for the container.
+    #: Accepted and stored; never sent to the container yet.
     IN_QUEUE = "in_queue"
-    #: Sent to the container.
+    #: Sent to the container, and perhaps waiting to be sent again.
     IN_PROGRESS = "in_progress"
     #: The container answered, and the answer is stored.
     COMPLETED = "completed"
@@ -35,10 +35,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A request on its way to the container, for the ``receives``-th time."""
+    """A request that is leased to whoever received it.
+
+    Attributes:
+        receives: how often it was received, this time included.
+        receipt: names this lease; a later delivery of the same request has another.
+    """
 
     request: Request
     receives: int
+    receipt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,3 +62,11 @@ class Workload:
     result: bytes | None = None
     timestamp: datetime | None = None
     reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How many requests wait to be received, and how many are leased."""
+
+    queued: int
+    in_flight: int
