@@ -12,8 +12,10 @@ from typing import cast
 
 import pytest
 
+from project.asyncapi import dequeuer as module
+from project.asyncapi.checks import Target
 from project.asyncapi.config import Probe
-from project.asyncapi.dequeuer import MAX_RECEIVES, Dequeuer
+from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness
 from project.asyncapi.queue import RequestQueue, Signal
@@ -21,6 +23,8 @@ from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.storage import StorageError
 from project.asyncapi.types import Delivery, Request, Status, Workload
 from tests.helpers import DEADLINE, eventually
+
+MAX_RECEIVES = 3
 
 
 class FakeHandler:
@@ -100,20 +104,23 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(path: Path, max_concurrency: int = 2) -> AsyncIterator[Rig]:
+async def rig(
+    path: Path, max_concurrency: int = 2, *, faithful: bool = False
+) -> AsyncIterator[Rig]:
     """A running dequeuer over a real SQLite file; not ready yet."""
     changed = Signal()
-    queue = RequestQueue(SQLiteStorage(path / "queue.sqlite3"), changed)
+    queue = RequestQueue(SQLiteStorage(path / "queue.sqlite3"), changed, max_length=100)
     handler = FakeHandler()
     probe = Probe.model_validate({"tcp_socket": {"port": 1}})
-    readiness = Readiness(probe, "127.0.0.1", {}, changed)
-    dequeuer = Dequeuer(queue, cast("RequestHandler", handler), readiness, changed, max_concurrency)
+    readiness = Readiness([probe], Target("127.0.0.1", {}, {}), changed)
+    policy = Policy(max_concurrency, MAX_RECEIVES, faithful)
+    dequeuer = Dequeuer(queue, cast("RequestHandler", handler), readiness, changed, policy)
     running = asyncio.create_task(dequeuer.run())
     yield Rig(queue, handler, readiness, dequeuer, changed, [running])
     dequeuer.stop()
     handler.gate.set()
     await running
-    queue.close()
+    await queue.close()
 
 
 def test_nothing_is_pulled_while_not_ready(tmp_path: Path) -> None:
@@ -184,9 +191,8 @@ def test_broken_connection_is_sent_again(tmp_path: Path) -> None:
         async with rig(tmp_path) as it:
             it.ready()
             await it.send("a", b"break once")
-            await it.until("a", Status.IN_PROGRESS)
-            await it.until("a", Status.IN_QUEUE)
-            assert not it.readiness.ready
+            await it.attempts(1)
+            assert (await it.status("a")).status is Status.IN_PROGRESS
             it.ready()
             await it.until("a", Status.COMPLETED)
             assert it.handler.seen == ["a", "a"]
@@ -252,14 +258,14 @@ def test_abandoned_stays_in_progress(tmp_path: Path) -> None:
 
 def test_storage_error_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A storage that fails once delays a request; it does not stop the dequeuer."""
-    monkeypatch.setattr("project.asyncapi.dequeuer.STORAGE_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "STORAGE_RETRY_SECONDS", 0.0)
     receive = SQLiteStorage.receive
     failures = [StorageError("disk full")]
 
-    def flaky(self: SQLiteStorage, limit: int) -> list[Delivery]:
+    def flaky(self: SQLiteStorage, limit: int, lease_seconds: float) -> list[Delivery]:
         if failures:
             raise failures.pop()
-        return receive(self, limit)
+        return receive(self, limit, lease_seconds)
 
     monkeypatch.setattr(SQLiteStorage, "receive", flaky)
 
@@ -268,26 +274,111 @@ def test_storage_error_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             it.ready()
             await it.send("a")
             await it.until("a", Status.COMPLETED)
+            assert not failures
 
     asyncio.run(run())
 
 
-def test_unstored_end_is_survived(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A result that cannot be stored leaves its request for the next start."""
+def test_end_is_stored_when_the_disk_has_room_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A result that cannot be stored is kept until it can; the container is not asked again."""
+    monkeypatch.setattr(module, "STORAGE_RETRY_SECONDS", 0.0)
+    complete = SQLiteStorage.complete
+    failures = [StorageError("disk full")] * 3
 
-    def full(self: SQLiteStorage, request_id: str, result: bytes) -> None:
-        raise StorageError("disk full")
+    def flaky(self: SQLiteStorage, delivery: Delivery, result: bytes) -> None:
+        if failures:
+            raise failures.pop()
+        complete(self, delivery, result)
+
+    monkeypatch.setattr(SQLiteStorage, "complete", flaky)
 
     async def run() -> None:
         async with rig(tmp_path) as it:
-            with monkeypatch.context() as patch:
-                patch.setattr(SQLiteStorage, "complete", full)
-                it.ready()
-                await it.send("a")
-                await it.until("a", Status.IN_PROGRESS)
-                await eventually(lambda: bool(it.handler.seen) and not it.handler.running)
-            await it.send("b")
-            await it.until("b", Status.COMPLETED)
-            assert (await it.status("a")).status is Status.IN_PROGRESS
+            it.ready()
+            await it.send("a")
+            await it.until("a", Status.COMPLETED)
+            assert not failures
+            assert it.handler.seen == ["a"]
 
     asyncio.run(run())
+
+
+def test_lease_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may take longer than a lease: the request is not sent to it twice."""
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.3)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.05)
+    renewed: list[str] = []
+    renew = SQLiteStorage.renew
+
+    def counted(self: SQLiteStorage, delivery: Delivery, lease_seconds: float) -> None:
+        renew(self, delivery, lease_seconds)
+        renewed.append(delivery.request.id)
+
+    monkeypatch.setattr(SQLiteStorage, "renew", counted)
+
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            it.handler.gate.clear()
+            it.ready()
+            await it.send("a")
+            await eventually(lambda: len(renewed) > 10)
+            it.changed.send()  # the dequeuer looks for more
+            it.handler.gate.set()
+            await it.until("a", Status.COMPLETED)
+            assert it.handler.seen == ["a"]
+
+    asyncio.run(run())
+
+
+def test_end_of_a_lost_lease_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Who holds the request now decides its end; the late one is logged."""
+
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            it.handler.gate.clear()
+            it.ready()
+            await it.send("a")
+            await eventually(lambda: bool(it.handler.seen))
+            (delivery,) = it.dequeuer._running.values()
+            await it.queue.complete(delivery, b'{"by": "another"}')
+            it.handler.gate.set()
+            await eventually(lambda: "too late" in caplog.text)
+            assert (await it.status("a")).result == b'{"by": "another"}'
+
+    asyncio.run(run())
+
+
+def test_faithful_fails_at_once(tmp_path: Path) -> None:
+    """As on a cluster, a broken connection is final, and the probe alone decides the readiness."""
+
+    async def run() -> None:
+        async with rig(tmp_path, faithful=True) as it:
+            it.ready()
+            await it.send("a", b"break once")
+            assert (await it.until("a", Status.FAILED)).reason == "it broke"
+            assert it.handler.seen == ["a"]
+            assert it.readiness.ready
+
+    asyncio.run(run())
+
+
+def test_list_is_stored_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A list completes, as on a cluster, and the log says why nobody can read it."""
+
+    async def answer(self: FakeHandler, request: Request) -> bytes:
+        return b"[1]"
+
+    monkeypatch.setattr(FakeHandler, "submit", answer)
+
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            it.ready()
+            await it.send("a")
+            await it.until("a", Status.COMPLETED)
+
+    asyncio.run(run())
+    assert "answered with a JSON array" in caplog.text

@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
-from project.asyncapi.endpoint import create_gateway
+from project.asyncapi.endpoint import Gateway
+from project.asyncapi.ingress import Ingress
 from project.asyncapi.queue import RequestQueue, Signal
 from project.asyncapi.service import Service
 from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.types import Depth
 from tests.helpers import DEADLINE, serve
 
 
@@ -24,22 +26,26 @@ def storage(tmp_path: Path) -> SQLiteStorage:
     return SQLiteStorage(tmp_path / "queue.sqlite3")
 
 
+MAX_PAYLOAD = 1000
+MAX_LENGTH = 5
+
+
 @pytest.fixture
 def url(storage: SQLiteStorage) -> Iterator[str]:
-    """A gateway's endpoint; no dequeuer runs."""
-    queue = RequestQueue(storage, Signal())
-    with serve(create_gateway(Service(queue), "sentiment")) as url:
+    """A gateway's endpoint behind the ingress; no dequeuer runs."""
+    queue = RequestQueue(storage, Signal(), MAX_LENGTH)
+    with serve(Ingress({"sentiment": Gateway(Service(queue, MAX_PAYLOAD))})) as url:
         yield f"{url}/sentiment"
-    queue.close()
+    storage.close()
 
 
 def end(storage: SQLiteStorage, result: bytes | None) -> None:
     """End the oldest request: with a result, or as failed."""
-    (delivery,) = storage.receive(1)
+    (delivery,) = storage.receive(1, DEADLINE)
     if result is None:
-        storage.fail(delivery.request.id, "reason")
+        storage.fail(delivery, "reason")
     else:
-        storage.complete(delivery.request.id, result)
+        storage.complete(delivery, result)
 
 
 @pytest.mark.parametrize("slash", ["", "/"])
@@ -62,32 +68,31 @@ def test_stored_as_sent(url: str, storage: SQLiteStorage) -> None:
             ("Content-Type", "text/x"),
             ("X-Twice", "1"),
             ("X-Twice", "2"),
-            ("Expect", "nothing"),
             ("X-Cortex-Request-ID", "mine"),
-            ("X-Request-Id", "mine"),
             ("X-Envoy-Original-Path", "mine"),
         ],
     )
 
-    (delivery,) = storage.receive(1)
+    (delivery,) = storage.receive(1, DEADLINE)
     assert delivery.request.body == b"\x00\xff"
     names = {name.lower() for name, _ in delivery.request.headers}
-    assert not names & {"host", "connection", "content-length", "expect", "x-cortex-request-id"}
+    assert not names & {"host", "connection", "content-length", "x-cortex-request-id"}
     assert [value for name, value in delivery.request.headers if name.lower() == "x-twice"] == [
         "1",
         "2",
     ]
-    assert delivery.request.headers[-2:] == (
+    assert list(delivery.request.headers) == sorted(delivery.request.headers)
+    assert set(delivery.request.headers) >= {
         ("X-Request-Id", response.json()["id"]),
         ("X-Envoy-Original-Path", "/sentiment?input_text=a+b%2Bc&x=1&x=2"),
-    )
+    }
 
 
 def test_poll_before_the_end(url: str, storage: SQLiteStorage) -> None:
     """in_queue, then in_progress: an object of two fields on a line."""
     request_id = httpx.post(url).json()["id"]
     queued = httpx.get(f"{url}/{request_id}?ignored=1")
-    storage.receive(1)
+    storage.receive(1, DEADLINE)
     in_progress = httpx.get(f"{url}/{request_id}")
 
     assert queued.text == f'{{"id":"{request_id}","status":"in_queue"}}\n'
@@ -202,12 +207,82 @@ def test_gateway_health(url: str) -> None:
 
 def test_storage_error_is_500(url: str, storage: SQLiteStorage) -> None:
     """What cannot be stored is not accepted."""
-    storage._connection.close()
+    storage._writer.close()
 
     response = httpx.post(url, content=b"a")
 
     assert (response.status_code, response.headers["content-type"]) == (500, "text/plain")
-    assert response.text.startswith("error: ")
+    assert response.text.startswith("error: failed to send message to queue: ")
+
+
+async def in_pieces() -> AsyncIterator[bytes]:
+    """A body whose length nobody says beforehand."""
+    for _ in range(11):
+        yield b"x" * (MAX_PAYLOAD // 10)
+
+
+@pytest.mark.parametrize("chunked", [True, False])
+def test_payload_too_large(url: str, storage: SQLiteStorage, chunked: bool) -> None:
+    """413 with the limit, whether the length is said or counted."""
+
+    async def post() -> httpx.Response:
+        async with httpx.AsyncClient() as client:
+            content = in_pieces() if chunked else b"x" * (MAX_PAYLOAD + 1)
+            return await client.post(url, content=content)
+
+    response = asyncio.run(post())
+
+    assert response.status_code == 413
+    assert response.text == f"error: the payload is larger than {MAX_PAYLOAD} bytes"
+    assert storage.depth() == Depth(0, 0)
+    assert httpx.post(url, content=b"x" * MAX_PAYLOAD).status_code == 200
+
+
+def test_queue_full(url: str) -> None:
+    """503 with Retry-After once as many wait as may; what was accepted stays."""
+    ids = [httpx.post(url).json()["id"] for _ in range(MAX_LENGTH)]
+
+    response = httpx.post(url)
+
+    assert (response.status_code, response.headers["retry-after"]) == (503, "5")
+    assert response.text == f"error: the queue holds {MAX_LENGTH} requests, as many as it may"
+    assert {httpx.get(f"{url}/{name}").json()["status"] for name in ids} == {"in_queue"}
+
+
+def test_disk_full(url: str, storage: SQLiteStorage) -> None:
+    """507 for new work when the disk has no room; what was accepted can still end."""
+    request_id = httpx.post(url).json()["id"]
+    storage._min_free_bytes = 1 << 60
+
+    response = httpx.post(url)
+
+    assert (response.status_code, response.headers["retry-after"]) == (507, "5")
+    assert "bytes are free" in response.text
+    end(storage, b"{}")
+    assert httpx.get(f"{url}/{request_id}").json()["status"] == "completed"
+
+
+def test_own_id_again(url: str, storage: SQLiteStorage) -> None:
+    """A client that names its request can repeat it: the same body is one request."""
+    own = {"X-Request-Id": "mine"}
+
+    answers = [httpx.post(url, headers=own, content=body) for body in (b"a", b"a", b"b")]
+
+    assert [answer.status_code for answer in answers] == [200, 200, 409]
+    assert answers[1].text == '{"id":"mine"}\n'
+    assert answers[2].text == "error: id mine was submitted before, with another body"
+    assert storage.depth() == Depth(1, 0)
+
+
+def test_id_past_the_ingress(storage: SQLiteStorage) -> None:
+    """Without the ingress nobody has given the request its id."""
+    queue = RequestQueue(storage, Signal(), MAX_LENGTH)
+    with serve(Gateway(Service(queue, MAX_PAYLOAD))) as url:
+        response = httpx.post(url)
+
+    assert response.status_code == 400
+    assert response.text == "error: missing x-request-id key in request header"
+    storage.close()
 
 
 def test_caller_that_leaves_is_still_stored(tmp_path: Path) -> None:
@@ -215,24 +290,24 @@ def test_caller_that_leaves_is_still_stored(tmp_path: Path) -> None:
 
     async def run() -> None:
         changed = Signal()
-        queue = RequestQueue(SQLiteStorage(tmp_path / "queue.sqlite3"), changed)
-        service = Service(queue)
+        queue = RequestQueue(SQLiteStorage(tmp_path / "queue.sqlite3"), changed, MAX_LENGTH)
+        service = Service(queue, MAX_PAYLOAD)
         woken = changed.listen()
-        submitting = asyncio.create_task(service.create_workload("/", (), b""))
+        submitting = asyncio.create_task(service.create_workload("a", (), b""))
         await asyncio.sleep(0)
         submitting.cancel()
         await asyncio.wait({submitting})
         await asyncio.wait_for(woken.wait(), DEADLINE)
-        assert len(await queue.receive(10)) == 1
-        queue.close()
+        assert len(await queue.receive(10, DEADLINE)) == 1
+        await queue.close()
 
     asyncio.run(run())
 
 
 def test_headers_survive_storage(url: str, storage: SQLiteStorage) -> None:
-    """Header values are bytes that HTTP reads as Latin-1; they come back as they were."""
-    httpx.post(url, headers=[(b"X-Name", "Zoë".encode("latin-1"))])
+    """Header values are UTF-8; other bytes become U+FFFD, as in Cortex's JSON."""
+    httpx.post(url, headers=[(b"X-Name", "Zoë".encode()), (b"X-Old", "Zoë".encode("latin-1"))])
 
-    (delivery,) = storage.receive(1)
-    assert ("x-name", "Zoë") in delivery.request.headers
+    (delivery,) = storage.receive(1, DEADLINE)
+    assert {("X-Name", "Zoë"), ("X-Old", "Zo\ufffd")} <= set(delivery.request.headers)
     assert json.dumps(delivery.request.headers)
