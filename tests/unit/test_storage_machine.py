@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -65,8 +66,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
-        self.path = self.folder / "0" / "queue.sqlite3"
+        self.undo = contextlib.ExitStack()
         self.clock = FakeClock()
         self.crashes = 0
         self.entries: dict[str, Entry] = {}  # in the order of arrival
@@ -75,7 +75,12 @@ class StorageMachine(RuleBasedStateMachine):
     @initialize(names=st.lists(NAMES, unique=True, min_size=2))
     def start(self, names: list[str]) -> None:
         """Begin with a few requests."""
+        # Not in __init__: Hypothesis makes machines that it neither runs nor tears down.
+        self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+        self.undo.callback(shutil.rmtree, self.folder)
+        self.path = self.folder / "0" / "queue.sqlite3"
         self.begin()
+        self.undo.callback(lambda: self.storage.close())
         for name in names:
             self.submit(name, b"body")
 
@@ -85,8 +90,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Remove the file."""
-        self.storage.close()
-        shutil.rmtree(self.folder)
+        self.undo.close()
 
     @rule(name=NAMES, body=BODIES)
     def submit(self, name: str, body: bytes) -> None:
