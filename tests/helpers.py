@@ -70,6 +70,21 @@ def serve(app: Any, **options: Any) -> Iterator[str]:  # noqa: ANN401  (any ASGI
             thread.join(DEADLINE)
 
 
+class FakeClock:
+    """A clock that goes on when it is told to.
+
+    Attributes:
+        now: in seconds.
+    """
+
+    def __init__(self, now: float = 1_700_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        """What it shows."""
+        return self.now
+
+
 class FakeClassifier:
     """POSITIVE with the text's length in hundredths; can be held, and told to fail.
 

@@ -61,9 +61,16 @@ class _Worker:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._waiting: list[_Call[Any]] = []
         self._working: asyncio.Task[None] | None = None
+        self._closed = False
 
     def submit(self, call: Callable[[], T], *, durable: bool = False) -> asyncio.Future[T]:
-        """Run ``call``; what it returns or raises is the future's."""
+        """Run ``call``; what it returns or raises is the future's.
+
+        Raises:
+            RuntimeError: the worker is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the queue is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Call(call, durable, future))
         if self._working is None:
@@ -71,7 +78,8 @@ class _Worker:
         return future
 
     async def close(self) -> None:
-        """Finish the calls that were made."""
+        """Finish the calls that were made; later ones are refused."""
+        self._closed = True
         if self._working is not None:
             await self._working
         self._thread.shutdown()
@@ -145,9 +153,9 @@ class RequestQueue:
 
     async def release(self, delivery: Delivery) -> None:
         """Put it back."""
-        call = self._writer.submit(lambda: self._storage.release(delivery))
-        await asyncio.shield(call)
-        self._changed.send()
+        released = self._writer.submit(lambda: self._storage.release(delivery))
+        released.add_done_callback(self._released)  # not after the await, as in send()
+        await asyncio.shield(released)
 
     async def get(self, request_id: str) -> Workload | None:
         """What is known of a request."""
@@ -182,6 +190,10 @@ class RequestQueue:
         if stored.cancelled() or stored.exception() is not None or not stored.result():
             self._length -= 1
         else:
+            self._changed.send()
+
+    def _released(self, released: asyncio.Future[None]) -> None:
+        if not released.cancelled() and released.exception() is None:
             self._changed.send()
 
     def _commit(self, calls: Sequence[_Call[Any]]) -> list[Any]:

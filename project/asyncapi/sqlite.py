@@ -129,14 +129,17 @@ class SQLiteStorage:
         """See :meth:`Storage.transaction`."""
         with _storage_errors():
             # A commit that does not wait for the disk is made safe by the next one that does.
-            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
-            self._writer.execute("BEGIN IMMEDIATE")
+            if not durable:
+                self._writer.execute("PRAGMA synchronous = NORMAL")
             try:
+                self._writer.execute("BEGIN IMMEDIATE")
                 yield
                 self._writer.execute("COMMIT")
             except BaseException:
                 self._undo("ROLLBACK")
                 raise
+            finally:
+                self._writer.execute("PRAGMA synchronous = FULL")  # for calls outside
 
     def add(self, request: Request) -> bool:
         """See :meth:`Storage.add`."""
@@ -202,7 +205,10 @@ class SQLiteStorage:
         with self._step():
             purged = self._writer.execute(PURGE, (self._clock() - age_seconds, limit)).fetchall()
             self._writer.executemany("DELETE FROM results WHERE seq = ?", purged)
-            self._writer.execute(f"PRAGMA incremental_vacuum({VACUUM_PAGES})").fetchall()
+            (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
+            for _ in range(min(free, VACUUM_PAGES)):
+                # One by one: sqlite3 steps this pragma once, whatever number it is given.
+                self._writer.execute("PRAGMA incremental_vacuum(1)")
         return len(purged)
 
     def close(self) -> None:
@@ -259,18 +265,18 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of effect in a new file only
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
-    connection.execute("PRAGMA synchronous = FULL")
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    if version == 0:
-        connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    elif version != SCHEMA_VERSION:
+    if version not in {0, SCHEMA_VERSION}:
         raise StorageError(
             f"{path}: has schema {version}, this version reads {SCHEMA_VERSION}; move it away, "
             "or finish its requests with the version that wrote it"
         )
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of effect in a new file only
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
+    connection.execute("PRAGMA synchronous = FULL")
+    if version == 0:
+        connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     connection.execute(RECOVER)
 
 
@@ -290,10 +296,14 @@ def _set_aside_if_damaged(path: Path) -> None:
 
 def _damage(path: Path) -> str | None:
     """What is wrong with the file, if it is there and no sound database."""
-    if not path.exists():
-        return None
+    if not path.exists() or path.stat().st_size == 0:
+        # SQLite would take either for a new database, and delete the log that is left.
+        left = path.exists() or path.with_name(path.name + "-wal").exists()
+        return "it is empty or missing" if left else None
+    # Read only: closing it must not write the log into a file that is damaged.
+    uri = f"{path.absolute().as_uri()}?mode=ro"
     try:
-        with contextlib.closing(_connect(path)) as connection:
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
             (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
     except sqlite3.OperationalError:  # unreadable, not damaged: said when it is opened
         return None
