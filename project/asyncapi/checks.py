@@ -65,7 +65,9 @@ class Target:
             return await process.wait() == 0
         finally:
             if process.returncode is None:
-                os.killpg(process.pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it has ended just now
+                    os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
 
     def _port(self, pod_port: int) -> int:
         return self.ports.get(pod_port, pod_port)

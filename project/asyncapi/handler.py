@@ -126,7 +126,7 @@ class RequestHandler:
             ) as response:
                 target = response.headers.get("Location")
                 if response.status in {301, 302, 303} and target:
-                    url, method = url.join(URL(target)), "GET"
+                    url, method = _redirected(url, target), "GET"
                     continue
                 self._observe(response.status, time.monotonic() - started)
                 _check(response)
@@ -166,6 +166,13 @@ def _outgoing(request: Request) -> Headers:
     if not names & {"Accept-Encoding", "Range"}:
         headers.append(GO_ACCEPT_ENCODING)
     return tuple(headers)
+
+
+def _redirected(url: URL, location: str) -> URL:
+    try:
+        return url.join(URL(location))
+    except ValueError as error:
+        raise NotSuccessful(f"the answer redirects to {location!r}: {error}") from error
 
 
 def _go_order(field: tuple[str, str]) -> int:

@@ -70,8 +70,11 @@ class Metrics:
             self._active.labels(api_name, "AsyncAPI").set(depth.queued + depth.in_flight)
 
     def _text(self) -> bytes:
-        # The client library appends _total to a counter's name; Cortex's dashboards do not ask so.
-        text = generate_latest(self._registry)
+        # Go's client library neither appends _total to a counter's name, as this one does, nor
+        # writes when a series began; Cortex's dashboards ask for Go's names.
+        names = {sample.name for metric in self._registry.collect() for sample in metric.samples}
+        began = {name for name in names if name.endswith("_created")}
+        text = generate_latest(self._registry.restricted_registry(names - began))
         return text.replace(b"cortex_async_request_count_total", b"cortex_async_request_count")
 
     def _gauge(self, name: str, text: str) -> Gauge:

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import gzip
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
-from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
+from project.asyncapi.handler import (
+    GO_BUFFER_BYTES,
+    LARGE_BYTES,
+    MAX_REQUESTS,
+    NotSuccessful,
+    RequestHandler,
+    Unreachable,
+)
 from project.asyncapi.types import Request
-from tests.helpers import free_port
+from tests.helpers import free_port, listening
 
 REQUEST = Request(
     "id-1",
-    (("Accept", "*/*"), ("content-type", "text/x"), ("X-Twice", "1"), ("X-Twice", "2")),
+    (("Accept", "*/*"), ("Content-Type", "text/x"), ("X-Twice", "1"), ("X-Twice", "2")),
     b'{"a": 1}',
 )
+MAX_RESULT_BYTES = 1 << 20
+GZIP = "Content-Encoding: gzip\r\n"
 
 
 def http(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
@@ -27,79 +36,159 @@ def http(body: bytes, *, status: str = "200 OK", headers: str = "") -> bytes:
     return head.encode() + body
 
 
+def found(target: str, status: str = "302 Found") -> bytes:
+    """A redirect."""
+    return http(b"", status=status, headers=f"Location: {target}\r\n")
+
+
 @asynccontextmanager
-async def container(answer: bytes) -> AsyncIterator[tuple[str, list[bytes]]]:
-    """A container that sends ``answer`` to everything; yields its URL and what it received."""
+async def container(answers: Iterable[bytes]) -> AsyncIterator[tuple[str, list[bytes]]]:
+    """A container that sends each answer once; yields its URL and what it received.
+
+    It closes the connection after an answer of no length.
+    """
     received: list[bytes] = []
+    remaining = iter(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        chunked = b"transfer-encoding: chunked" in head.lower()
-        received.append(head + (await reader.readuntil(b"0\r\n\r\n") if chunked else b""))
-        writer.write(answer)
-        writer.close()
-        await writer.wait_closed()
-
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", received
-
-
-def exchange(answer: bytes, request: Request = REQUEST) -> tuple[bytes, bytes]:
-    """Send ``request`` to a container that answers ``answer``: what it received, the result."""
-
-    async def run() -> tuple[bytes, bytes]:
-        async with container(answer) as (url, received):
-            handler = RequestHandler(url, max_concurrency=1)
+        keep = True
+        while keep:
             try:
-                return await handler.submit(request), received[0]
-            finally:
-                await handler.close()
+                head = await reader.readuntil(b"\r\n\r\n")
+            except asyncio.IncompleteReadError:
+                break
+            chunked = b"transfer-encoding: chunked" in head.lower()
+            received.append(head + (await reader.readuntil(b"0\r\n\r\n") if chunked else b""))
+            answer = next(remaining)
+            writer.write(answer)
+            keep = answer.startswith(b"HTTP") and not answer.endswith(b"cut")
 
-    result, received = asyncio.run(run())
-    return received, result
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}/", received
+
+
+Observed = list[tuple[int, float]]
+
+
+async def submit_all(
+    url: str, requests: Sequence[Request], max_result_bytes: int = MAX_RESULT_BYTES
+) -> tuple[list[bytes], Observed]:
+    """The results of ``requests``, sent one after another, and what was observed."""
+    observed: Observed = []
+    handler = RequestHandler(
+        url, max_result_bytes, lambda status, seconds: observed.append((status, seconds))
+    )
+    try:
+        return [await handler.submit(request) for request in requests], observed
+    finally:
+        await handler.close()
+
+
+def exchange(
+    *answers: bytes, request: Request = REQUEST, max_result_bytes: int = MAX_RESULT_BYTES
+) -> tuple[list[bytes], bytes]:
+    """Send ``request`` to a container with ``answers``: what it received, the result."""
+
+    async def run() -> tuple[list[bytes], bytes]:
+        async with container(answers) as (url, received):
+            (result,), _ = await submit_all(url, [request], max_result_bytes)
+            return received, result
+
+    return asyncio.run(run())
+
+
+def fields(received: bytes) -> list[bytes]:
+    """The lines of the header, without the first and the Host."""
+    return received.partition(b"\r\n\r\n")[0].split(b"\r\n")[2:]
 
 
 def test_sent_as_cortex_does() -> None:
-    """POST / in chunks, the client's headers as they came, the id added, nothing else."""
-    received, _ = exchange(http(b"{}"))
+    """POST / in chunks; Go's first fields, then the client's and the id, sorted; gzip last."""
+    (received,), _ = exchange(http(b"{}"))
 
     head, _, body = received.partition(b"\r\n\r\n")
-    line, *headers = head.split(b"\r\n")
+    line, host, *rest = head.split(b"\r\n")
     assert line == b"POST / HTTP/1.1"
-    host, *rest = headers
     assert host.startswith(b"Host: 127.0.0.1:")
     assert rest == [
+        b"User-Agent: Go-http-client/1.1",
+        b"Transfer-Encoding: chunked",
         b"Accept: */*",
-        b"content-type: text/x",
+        b"Content-Type: text/x",
+        b"X-Cortex-Request-Id: id-1",
         b"X-Twice: 1",
         b"X-Twice: 2",
-        b"X-Cortex-Request-ID: id-1",
-        b"Transfer-Encoding: chunked",
+        b"Accept-Encoding: gzip",
     ]
     assert body == b'8\r\n{"a": 1}\r\n0\r\n\r\n'
 
 
+@pytest.mark.parametrize(
+    ("sent", "line"),
+    [
+        (("User-Agent", "curl/8"), b"User-Agent: curl/8"),
+        (("Accept-Encoding", "br"), b"Accept-Encoding: br"),
+        (("Range", "bytes=0-1"), b"Range: bytes=0-1"),
+        (("X-Name", "ü"), "X-Name: ü".encode()),
+        (("Content-Encoding", "gzip"), b"Content-Encoding: gzip"),
+    ],
+)
+def test_client_s_fields_are_its_own(sent: tuple[str, str], line: bytes) -> None:
+    """Go adds a field only where the client sent none, and asks for gzip for whole answers."""
+    (received,), _ = exchange(http(b"{}"), request=Request("id-2", (sent,), b"x"))
+
+    lines = fields(received)
+    assert line in lines
+    name = line.partition(b":")[0]
+    assert sum(each.startswith(name + b":") for each in lines) == 1
+    asked = b"Accept-Encoding: gzip" in lines
+    assert asked is (name not in {b"Accept-Encoding", b"Range"})
+
+
 def test_empty_body_has_a_length() -> None:
     """Nothing to send is said with a Content-Length of 0, not with chunks."""
-    received, _ = exchange(http(b"{}"), Request("id-2", (), b""))
+    (received,), _ = exchange(http(b"{}"), request=Request("id-2", (), b""))
 
-    assert b"Content-Length: 0\r\n" in received
-    assert b"chunked" not in received
+    assert fields(received) == [
+        b"User-Agent: Go-http-client/1.1",
+        b"Content-Length: 0",
+        b"X-Cortex-Request-Id: id-2",
+        b"Accept-Encoding: gzip",
+    ]
+
+
+def test_large_body_comes_in_pieces() -> None:
+    """Each as large as Go's buffer."""
+    body = b"x" * (GO_BUFFER_BYTES + 1)
+    (received,), _ = exchange(http(b"{}"), request=Request("id-2", (), body))
+
+    chunks = received.partition(b"\r\n\r\n")[2]
+    assert chunks.startswith(b"%x\r\n" % GO_BUFFER_BYTES)
+    assert chunks.endswith(b"x\r\n1\r\nx\r\n0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
     ("answer", "result"),
     [
-        (http(b'{"b": 1, "a": [1.5, "\xc3\xbc"]}'), '{"a":[1.5,"ü"],"b":1}'),
+        (http(b'{"b": 1.0, "a": [1.50, "\xc3\xbc"]}'), '{"a":[1.5,"ü"],"b":1}'),
         (http(b"{}", headers="Content-Type: application/json; charset=utf-8\r\n"), "{}"),
+        (http(b"{}", headers="Content-Type: application/json-seq\r\n"), "{}"),
         (http(b"null"), "null"),
         (http(b"[1]"), "[1]"),
-        (http(gzip.compress(b"{}"), headers="Content-Encoding: gzip\r\n"), "{}"),
+        (http(b'{"a":1} garbage'), '{"a":1}'),
+        (http(b'{"a":"\xff"}'), '{"a":"\ufffd"}'),
+        (http(gzip.compress(b"{}"), headers=GZIP), "{}"),
+        (http(b"[%b]" % (b"1," * LARGE_BYTES + b"1")), f"[{'1,' * LARGE_BYTES}1]"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n",
+            "{}",
+        ),
+        (http(b"{}", headers=f"X-Long: {'x' * 100_000}\r\n"), "{}"),
     ],
 )
 def test_success(answer: bytes, result: str) -> None:
-    """200 with JSON is a result, stored with sorted keys as Go does."""
+    """200 with JSON is a result, stored as Go writes it."""
     assert exchange(answer)[1] == result.encode()
 
 
@@ -107,17 +196,27 @@ def test_success(answer: bytes, result: str) -> None:
     ("answer", "reason"),
     [
         (http(b"{}", status="201 Created"), "status code 201"),
+        (http(b"", status="204 No Content"), "status code 204"),
         (http(b"{}", status="422 No"), "status code 422"),
-        (http(b"{}", status="503 Later"), "status code 503"),
-        (http(b"{}", status="302 Found", headers="Location: /x\r\n"), "status code 302"),
-        (http(b"{}", status="302 Found", headers="Location: about:blank\r\n"), "headers are wrong"),
+        (http(b"{}", status="503 Later", headers="Retry-After: 1\r\n"), "status code 503"),
+        (found("/x", "307 Temporary Redirect"), "status code 307"),
+        (http(b"", status="302 Found"), "status code 302"),
         (http(b"{}", headers="Content-Type: text/plain\r\n"), "content type 'text/plain'"),
+        (http(b"{}", headers="Content-Type: Application/JSON\r\n"), "content type"),
+        (http(b"{}", headers="Content-Type: application/problem+json\r\n"), "content type"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}", "content type ''"),
         (http(b""), "not JSON"),
         (http(b"<html>"), "not JSON"),
+        (http(b"\xef\xbb\xbf{}"), "not JSON"),
         (http(b'{"a": NaN}'), "NaN is no JSON value"),
         (http(b'{"a": 1e999}'), "not JSON"),
         (http(b"[" * 100_000), "not JSON"),
-        (http(b"{}", headers="Content-Encoding: gzip\r\n"), "headers are wrong"),
+        (http(b"{}", headers=GZIP), "no gzip"),
+        (http(gzip.compress(b"{}")[:-9], headers=GZIP), "no gzip"),
+        (http(b"{}", headers="Content-Encoding: deflate\r\n")[:-2] + b"x\x9c", "not JSON"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "no HTTP"),
+        (found("about:blank"), "redirects to"),
+        (found("http://[half/"), "redirects to"),
     ],
 )
 def test_no_success(answer: bytes, reason: str) -> None:
@@ -126,20 +225,85 @@ def test_no_success(answer: bytes, reason: str) -> None:
         exchange(answer)
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
+def test_gzip_that_the_client_asked_for_is_not_decoded() -> None:
+    """Go decodes only what it asked for itself: the result is no JSON."""
+    request = Request("id-2", (("Accept-Encoding", "gzip"),), b"x")
+
+    with pytest.raises(NotSuccessful, match="not JSON"):
+        exchange(http(gzip.compress(b"{}"), headers=GZIP), request=request)
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other"])
+def test_redirect_is_followed(status: str) -> None:
+    """With a GET without a body, the client's header and the query of the target."""
+    (first, second), result = exchange(found("/elsewhere?x=1", status), http(b'{"a":1}'))
+
+    assert first.startswith(b"POST / HTTP/1.1\r\n")
+    assert second.startswith(b"GET /elsewhere?x=1 HTTP/1.1\r\n")
+    assert b"X-Twice: 2" in fields(second)
+    assert b"chunked" not in second
+    assert result == b'{"a":1}'
+
+
+def test_redirects_end() -> None:
+    """After ten requests Go gives up."""
+
+    async def run() -> None:
+        async with container([found("/x")] * (MAX_REQUESTS + 1)) as (url, received):
+            with pytest.raises(NotSuccessful, match="stopped after 10 redirects"):
+                await submit_all(url, [REQUEST])
+            assert len(received) == 10
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("body", "headers"), [(b'{"a":"%b"}' % (b"x" * 93), ""), (gzip.compress(b"0" * 101), GZIP)]
+)
+def test_result_is_bounded(body: bytes, headers: str) -> None:
+    """The limit is named; what is compressed counts as what it becomes."""
+    with pytest.raises(NotSuccessful, match="larger than 100 bytes"):
+        exchange(http(body, headers=headers), max_result_bytes=100)
+
+
+def test_result_of_the_largest_size() -> None:
+    """The limit itself is allowed."""
+    body = b'{"a":"%b"}' % (b"x" * 92)
+
+    assert exchange(http(body), max_result_bytes=100)[1] == body
+
+
+def test_answers_are_observed_and_connections_kept() -> None:
+    """Each answer's code and time is told, and one connection serves them all."""
+
+    async def run() -> Observed:
+        connections: list[object] = []
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.append(writer)
+            for _ in range(2):
+                await reader.readuntil(b"0\r\n\r\n")
+                writer.write(http(b"{}"))
+
+        async with listening(serve) as port:
+            _, observed = await submit_all(f"http://127.0.0.1:{port}/", [REQUEST, REQUEST])
+        assert len(connections) == 1
+        return observed
+
+    observed = asyncio.run(run())
+    assert [status for status, _ in observed] == [200, 200]
+    assert all(0 < seconds < 60 for _, seconds in observed)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}cut"])
 def test_broken_connection(answer: bytes) -> None:
     """A connection that breaks before or within the answer leaves the fate open."""
+    answer = answer.replace(b"Content-Length", b"Content-Type: application/json\r\nContent-Length")
     with pytest.raises(Unreachable):
         exchange(answer)
 
 
 def test_refused_connection() -> None:
     """So does a port where nobody listens."""
-
-    async def run() -> None:
-        handler = RequestHandler(f"http://127.0.0.1:{free_port()}/", 1)
-        with pytest.raises(Unreachable, match="ConnectError"):
-            await handler.submit(REQUEST)
-        await handler.close()
-
-    asyncio.run(run())
+    with pytest.raises(Unreachable, match="ClientConnectorError"):
+        asyncio.run(submit_all(f"http://127.0.0.1:{free_port()}/", [REQUEST]))

@@ -1,21 +1,25 @@
-"""When the container counts as ready."""
+"""When the container counts as ready, and when as no longer alive."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from project.asyncapi.config import Probe
-from project.asyncapi.probes import Readiness
+from project.asyncapi.checks import Target
+from project.asyncapi.config import Hook, Probe
+from project.asyncapi.probes import Readiness, watch_liveness
 from project.asyncapi.queue import Signal
-from tests.helpers import eventually, free_port
+from tests.helpers import DEADLINE, eventually, free_port, listening
 
 
-class Target:
+class Container:
     """A container that can be switched; remembers the probes that reached it."""
 
     def __init__(self) -> None:
@@ -29,25 +33,28 @@ class Target:
             self.requests.append(await reader.readuntil(b"\r\n\r\n"))
             head = f"HTTP/1.1 {self.status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             writer.write(head.encode())
-        writer.close()
-        await writer.wait_closed()
 
 
 @contextlib.asynccontextmanager
-async def target() -> AsyncIterator[Target]:
-    """A listening target."""
-    it = Target()
-    server = await asyncio.start_server(it.serve, "127.0.0.1", 0)
-    it.port = server.sockets[0].getsockname()[1]
-    async with server:
+async def container() -> AsyncIterator[Container]:
+    """A listening container."""
+    it = Container()
+    async with listening(it.serve) as it.port:
         yield it
 
 
+def target(*ports: int, env: dict[str, str] | None = None) -> Target:
+    """A pod whose ports 1, 2, ... are found at ``ports``."""
+    return Target("127.0.0.1", dict(enumerate(ports, start=1)), env or {})
+
+
 @contextlib.asynccontextmanager
-async def probing(port: int, **probe: Any) -> AsyncIterator[tuple[Readiness, Signal]]:  # noqa: ANN401
-    """A running probe of pod port 1, which is found at ``port``."""
+async def probing(
+    where: Target, *probes: dict[str, Any]
+) -> AsyncIterator[tuple[Readiness, Signal]]:
+    """Running probes."""
     changed = Signal()
-    readiness = Readiness(Probe.model_validate(probe), "127.0.0.1", {1: port}, changed)
+    readiness = Readiness([Probe.model_validate(probe) for probe in probes], where, changed)
     task = asyncio.create_task(readiness.run())
     yield readiness, changed
     task.cancel()
@@ -63,13 +70,18 @@ async def until(readiness: Readiness, changed: Signal, *, ready: bool) -> None:
             event = changed.listen()
 
 
+def passes(check: dict[str, Any], where: Target, timeout_seconds: float = DEADLINE) -> bool:
+    """One look."""
+    return asyncio.run(where.passes(Probe.model_validate(check), timeout_seconds))
+
+
 def test_http_probe() -> None:
-    """Ready at 200, with the kubelet's user agent on the configured path."""
+    """Ready at 200, asked as the kubelet asks, on the configured path."""
 
     async def run() -> None:
         async with (
-            target() as it,
-            probing(it.port, http_get={"port": 1, "path": "health"}) as (
+            container() as it,
+            probing(target(it.port), {"http_get": {"port": 1, "path": "health"}}) as (
                 readiness,
                 changed,
             ),
@@ -78,8 +90,65 @@ def test_http_probe() -> None:
             assert not readiness.ready
             it.status = "200 OK"
             await until(readiness, changed, ready=True)
-            assert it.requests[0].startswith(b"GET /health HTTP/1.1\r\n")
-            assert b"kube-probe/" in it.requests[0]
+            line, *fields = it.requests[0].rstrip().split(b"\r\n")
+            assert line == b"GET /health HTTP/1.1"
+            assert sorted(fields) == [
+                b"Accept-Encoding: gzip",
+                b"Host: localhost:1",
+                b"User-Agent: kube-probe/",
+            ]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("status", "healthy"),
+    [
+        ("200 OK", True),
+        ("204 Fine", True),
+        ("302 Found", True),
+        ("399 Odd", True),
+        ("400 Bad", False),
+        ("404 None", False),
+        ("500 No", False),
+        ("nonsense", False),
+    ],
+)
+def test_status_of_http_get(status: str, healthy: bool) -> None:
+    """200 to 399 is healthy."""
+
+    async def run() -> bool:
+        async with container() as it:
+            it.status = status
+            check = Probe.model_validate({"http_get": {"port": 1}})
+            return await target(it.port).passes(check, DEADLINE)
+
+    assert asyncio.run(run()) is healthy
+
+
+def test_every_probe_must_pass() -> None:
+    """One that fails is enough for nothing to be pulled, whichever it is."""
+
+    async def run() -> None:
+        probes: list[dict[str, Any]] = [
+            {"http_get": {"port": port}, "period_seconds": 1, "failure_threshold": 1}
+            for port in (1, 2)
+        ]
+        async with (
+            container() as one,
+            container() as two,
+            probing(target(one.port, two.port), *probes) as (readiness, changed),
+        ):
+            one.status = "200 OK"
+            seen = len(one.requests)
+            await eventually(lambda: len(one.requests) > seen + 1 and bool(two.requests))
+            assert not readiness.ready
+            two.status = "200 OK"
+            await until(readiness, changed, ready=True)
+            one.status = "500 No"
+            await until(readiness, changed, ready=False)
+            one.status = "200 OK"
+            await until(readiness, changed, ready=True)
 
     asyncio.run(run())
 
@@ -89,8 +158,11 @@ def test_ready_again_after_a_broken_connection() -> None:
 
     async def run() -> None:
         async with (
-            target() as it,
-            probing(it.port, http_get={"port": 1}, period_seconds=3600) as (readiness, changed),
+            container() as it,
+            probing(target(it.port), {"http_get": {"port": 1}, "period_seconds": 3600}) as (
+                readiness,
+                changed,
+            ),
         ):
             it.status = "204 Fine"
             await until(readiness, changed, ready=True)
@@ -101,19 +173,21 @@ def test_ready_again_after_a_broken_connection() -> None:
     asyncio.run(run())
 
 
-def test_failure_threshold() -> None:
-    """A ready container is given up after failure_threshold probes in a row."""
+def test_thresholds() -> None:
+    """Ready after success_threshold probes in a row, given up after failure_threshold."""
 
     async def run() -> None:
+        probe = {"http_get": {"port": 1}, "period_seconds": 1}
         async with (
-            target() as it,
-            probing(it.port, http_get={"port": 1}, period_seconds=1, failure_threshold=2) as (
+            container() as it,
+            probing(target(it.port), {**probe, "success_threshold": 3, "failure_threshold": 2}) as (
                 readiness,
                 changed,
             ),
         ):
             it.status = "200 OK"
             await until(readiness, changed, ready=True)
+            assert len(it.requests) >= 3
             it.status = "500 No"
             before = len(it.requests)
             await until(readiness, changed, ready=False)
@@ -122,31 +196,110 @@ def test_failure_threshold() -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("listening", [True, False])
-def test_tcp_probe(listening: bool) -> None:
-    """A port is ready when it takes connections."""
-
-    async def run() -> None:
-        async with target() as it:
-            port = it.port if listening else free_port()
-            async with probing(port, tcp_socket={"port": 1}) as (readiness, changed):
-                if listening:
-                    await until(readiness, changed, ready=True)
-                else:
-                    with pytest.raises(TimeoutError):
-                        async with asyncio.timeout(1):
-                            await until(readiness, changed, ready=True)
-
-    asyncio.run(run())
-
-
-def test_http_probe_of_nobody() -> None:
+@pytest.mark.parametrize("check", [{"tcp_socket": {"port": 1}}, {"http_get": {"port": 1}}])
+def test_nobody_listens(check: dict[str, Any]) -> None:
     """A refused connection is a failed probe, not an error."""
+    assert not passes(check, target(free_port()))
+
+
+def test_tcp_socket() -> None:
+    """A port that takes connections is healthy, and gets no bytes."""
 
     async def run() -> None:
-        async with probing(free_port(), http_get={"port": 1}) as (readiness, changed):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(1):
-                    await until(readiness, changed, ready=True)
+        async with container() as it:
+            check = Probe.model_validate({"tcp_socket": {"port": 1}})
+            assert await target(it.port).passes(check, DEADLINE)
+            assert it.requests == []
 
     asyncio.run(run())
+
+
+def test_silence_is_a_failure() -> None:
+    """A container that takes the connection and says nothing fails after timeout_seconds."""
+
+    async def run() -> bool:
+        async def say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+            await reader.read()  # until the probe has gone
+
+        async with listening(say_nothing) as port:
+            return await target(port).passes(Probe.model_validate({"http_get": {"port": 1}}), 0.1)
+
+    assert not asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("command", "healthy"),
+    [
+        (["true"], True),
+        (["false"], False),
+        (["sh", "-c", 'test "$NAME" = value'], True),
+        (["no-such-command"], False),
+    ],
+)
+def test_exec(command: list[str], healthy: bool) -> None:
+    """A command passes with exit code 0; it sees the container's environment."""
+    where = target(env={"NAME": "value"})
+
+    assert passes({"exec": {"command": command}}, where) is healthy
+
+
+def test_exec_that_takes_too_long(tmp_path: Path) -> None:
+    """It fails, and is ended together with its children."""
+    pid = tmp_path / "pid"
+    command = ["sh", "-c", f"echo $$ > {pid}; sleep 60; true"]
+
+    started = time.monotonic()
+    assert not passes({"exec": {"command": command}}, target(), 1)
+    assert time.monotonic() - started < DEADLINE / 2
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid.read_text()), 0)
+
+
+def test_hook() -> None:
+    """What is done before the stop is looked at the same way."""
+    hook = Hook.model_validate({"exec": {"command": ["true"]}})
+
+    assert asyncio.run(target().passes(hook, DEADLINE))
+
+
+async def restarted_after(it: Container, probe: dict[str, Any], generations: list[int]) -> int:
+    """How many probes it takes until ``it`` is restarted.
+
+    Args:
+        generations: of the container, by the number of probes; the last one stays.
+    """
+    restarted = asyncio.Event()
+
+    async def restart() -> None:
+        restarted.set()
+
+    def generation() -> int:
+        return generations[min(len(it.requests), len(generations) - 1)]
+
+    watching = asyncio.create_task(
+        watch_liveness(Probe.model_validate(probe), target(it.port), generation, restart)
+    )
+    async with asyncio.timeout(DEADLINE):
+        await restarted.wait()
+    count = len(it.requests)
+    watching.cancel()
+    await asyncio.wait({watching})
+    return count
+
+
+@pytest.mark.parametrize(
+    ("generations", "probes"),
+    [
+        ([1], 2),
+        ([1, 2], 3),  # the first failure was another container's
+    ],
+)
+def test_restarted_when_not_alive(generations: list[int], probes: int) -> None:
+    """After failure_threshold failures in a row of one and the same container."""
+
+    async def run() -> int:
+        async with container() as it:
+            probe = {"http_get": {"port": 1}, "period_seconds": 1, "failure_threshold": 2}
+            return await restarted_after(it, probe, generations)
+
+    assert asyncio.run(run()) == probes

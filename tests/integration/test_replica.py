@@ -1,4 +1,4 @@
-"""The container's process: restarts, grace, and its port."""
+"""The container's process: restarts, what is done before a stop, grace, and its port."""
 
 from __future__ import annotations
 
@@ -8,14 +8,56 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from project.asyncapi import replica
+from project.asyncapi.checks import Target
+from project.asyncapi.config import Hook, Probe
+from project.asyncapi.probes import watch_liveness
 from project.asyncapi.replica import PortInUse, Replica, check_port
 from tests.helpers import DEADLINE, eventually, free_port
 
 STUBBORN = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+
+SERVER = """
+import http.server, os, signal, sys
+
+def note(event):
+    with open("events", "a") as events:
+        events.write(event + "\\n")
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        note("GET " + self.path)
+        self.send_response(200)
+        self.end_headers()
+
+def stop(*_):
+    note("SIGTERM")
+    sys.exit()
+
+signal.signal(signal.SIGTERM, stop)
+server = http.server.HTTPServer(("127.0.0.1", int(os.environ["CORTEX_PORT"])), Handler)
+note("start")
+server.serve_forever()
+"""
+
+
+def server(pre_stop: dict[str, Any]) -> tuple[Replica, Target]:
+    """A container that writes what happens to it to a file, and where it is."""
+    port = free_port()
+    target = Target("127.0.0.1", {8080: port}, {})
+    env = {"CORTEX_PORT": str(port)}
+    hook = Hook.model_validate(pre_stop)
+    return Replica([sys.executable, "-c", SERVER], env, hook, target), target
+
+
+def events(tmp_path: Path) -> list[str]:
+    """What has happened so far."""
+    path = tmp_path / "events"
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def python(code: str) -> Replica:
@@ -94,6 +136,107 @@ def test_stopped_while_being_started() -> None:
         await asyncio.sleep(0)
         await it.stop()
         await asyncio.wait_for(running, DEADLINE)
+
+    asyncio.run(run())
+
+
+def test_generation_counts_processes(tmp_path: Path) -> None:
+    """A restart ends the process, and the next one is another generation."""
+
+    async def run() -> None:
+        it = python("")
+        assert it.generation == 0
+        await it.restart()  # nothing runs: nothing to do
+        running = asyncio.create_task(it.run())
+        for generation in (1, 2):
+            await eventually(lambda: len(pids(tmp_path)) == generation)  # noqa: B023
+            assert it.generation == generation
+            await it.restart()
+        await eventually(lambda: len(pids(tmp_path)) == 3)
+        await it.stop()
+        await running
+        assert it.generation == 3
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("pre_stop", "event"),
+    [
+        ({"http_get": {"port": 8080, "path": "/bye"}}, "GET /bye"),
+        ({"exec": {"command": ["sh", "-c", "echo bye >> events"]}}, "bye"),
+    ],
+)
+def test_pre_stop_comes_before_sigterm(
+    pre_stop: dict[str, Any], event: str, tmp_path: Path
+) -> None:
+    """The hook has ended when the container is told to stop."""
+
+    async def run() -> None:
+        it, _ = server(pre_stop)
+        running = asyncio.create_task(it.run())
+        await eventually(lambda: events(tmp_path) == ["start"])
+        await it.stop()
+        await running
+        assert events(tmp_path) == ["start", event, "SIGTERM"]
+
+    asyncio.run(run())
+
+
+def test_pre_stop_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is told, and the container is stopped all the same."""
+
+    async def run() -> None:
+        it, _ = server({"exec": {"command": ["false"]}})
+        running = asyncio.create_task(it.run())
+        await eventually(lambda: events(tmp_path) == ["start"])
+        await it.stop()
+        await running
+        assert events(tmp_path) == ["start", "SIGTERM"]
+
+    asyncio.run(run())
+    assert "pre_stop failed" in caplog.text
+
+
+def test_pre_stop_is_within_the_grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hook that takes longer is ended, and so is the container."""
+    monkeypatch.setattr(replica, "GRACE_SECONDS", 0.5)
+
+    async def run() -> None:
+        it, _ = server({"exec": {"command": ["sleep", "60"]}})
+        running = asyncio.create_task(it.run())
+        await eventually(lambda: events(tmp_path) == ["start"])
+        await asyncio.wait_for(it.stop(), DEADLINE / 2)
+        await running
+
+    asyncio.run(run())
+
+
+def test_restarted_when_not_alive(tmp_path: Path) -> None:
+    """A failed liveness probe leads through pre_stop and SIGTERM to the next process."""
+    pre_stop = "echo bye >> events; touch mended"
+    alive = "test ! -e events || test -e mended"
+
+    async def run() -> None:
+        it, target = server({"exec": {"command": ["sh", "-c", pre_stop]}})
+        probe = Probe.model_validate(
+            {
+                "exec": {"command": ["sh", "-c", alive]},
+                "period_seconds": 1,
+                "timeout_seconds": 30,
+                "failure_threshold": 1,
+            }
+        )
+        running = asyncio.create_task(it.run())
+        watching = asyncio.create_task(
+            watch_liveness(probe, target, lambda: it.generation, it.restart)
+        )
+        await eventually(lambda: events(tmp_path) == ["start", "bye", "SIGTERM", "start"])
+        assert it.generation == 2
+        watching.cancel()
+        await asyncio.wait({watching})
+        await it.stop()
+        await running
 
     asyncio.run(run())
 
