@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from starlette.requests import ClientDisconnect
 
 from project.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
-from project.monitoring import expose_metrics
+from project.monitoring import Metrics, expose_metrics
 from project.schemas import (
     Classification,
     Classifications,
@@ -75,9 +75,10 @@ class Engine:
         load: called once, on a thread.
     """
 
-    def __init__(self, settings: Settings, load: Load) -> None:
+    def __init__(self, settings: Settings, load: Load, metrics: Metrics) -> None:
         self._settings = settings
         self._load = load
+        self._metrics = metrics
         self._loaded: tuple[Batcher, str] | None = None
         self._reason = "the model is being loaded"
 
@@ -85,17 +86,19 @@ class Engine:
         """Load the model and let it answer a first text; a failure becomes the reason."""
         try:
             classifier = await asyncio.to_thread(self._load, self._settings)
-            batcher = Batcher(classifier, _batch_limits(self._settings))
+            batcher = Batcher(classifier, _batch_limits(self._settings), self._metrics)
         except Exception as error:
             self._failed(error)
             return
         try:
-            await batcher.predict([WARM_UP_TEXT])
+            (first,) = await batcher.predict([WARM_UP_TEXT])
         except Exception as error:
             batcher.close()
             self._failed(error)
             return
         self._loaded = batcher, classifier.name
+        self._metrics.watch(lambda: batcher.waiting)
+        self._metrics.ready(classifier, first.scores)
 
     def _failed(self, error: Exception) -> None:
         logger.error("the model could not be started", exc_info=error)
@@ -122,7 +125,9 @@ class Engine:
         try:
             predictions = await batcher.predict(texts.values)
         except TextTooLong as error:
+            self._metrics.too_long()
             raise RequestError(f"input_text[{error.index}]", str(error)) from error
+        self._metrics.classified(predictions)
         if texts.single:
             return Classification(model=name, **_fields(predictions[0]))
         return Classifications(
@@ -159,7 +164,8 @@ class Container:
 def create_app(settings: Settings | None = None, load: Load = load_classifier) -> FastAPI:
     """Build the app; the model is loaded when the server starts, not here."""
     settings = settings or Settings()
-    engine = Engine(settings, load)
+    metrics = Metrics(settings.metrics_namespace, settings.metrics_subsystem)
+    engine = Engine(settings, load, metrics)
     app = FastAPI(title="Sentiment", lifespan=_lifespan, redirect_slashes=False)
     app.state.container = Container(
         engine=engine,
@@ -177,7 +183,7 @@ def create_app(settings: Settings | None = None, load: Load = load_classifier) -
     app.add_exception_handler(NotReady, _unavailable)
     app.add_exception_handler(Overloaded, _unavailable)
     if settings.enable_metrics:
-        expose_metrics(app, settings)
+        expose_metrics(app, settings, metrics)
     return app
 
 

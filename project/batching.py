@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from math import inf
+from time import monotonic
+from typing import Protocol
 
 from project.sentiment.prediction import Classifier, EncodedText, Prediction, TokenIds
 
@@ -30,6 +32,35 @@ class Overloaded(RuntimeError):
 
 class DeadlineExceeded(RuntimeError):
     """The model did not come to a request in time."""
+
+
+class Aborted(RuntimeError):
+    """The batcher was given up with a request in it."""
+
+
+class Observer(Protocol):
+    """Told what happens, by the inference threads: its methods must be quick."""
+
+    def taken(self, waited: Sequence[float]) -> None:
+        """A batch was taken, whose windows had waited so long, in seconds."""
+
+    def inferred(self, lengths: Sequence[int], seconds: float) -> None:
+        """A batch was computed, whose windows are so long, in tokens."""
+
+
+@dataclass(slots=True)
+class Timings:
+    """Where the time of one request went, in seconds; filled in by :meth:`Batcher.predict`.
+
+    Attributes:
+        tokenize: in the tokenizer.
+        queue: until its first window was taken.
+        inference: from then to its last row.
+    """
+
+    tokenize: float = 0.0
+    queue: float = 0.0
+    inference: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +90,8 @@ class _Call:
     rows: list[list[float]]
     open: int
     over: bool = False
+    arrived: float = field(default_factory=monotonic)
+    taken: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -79,40 +112,74 @@ class Batcher:
         classifier: its ``workers`` is the number of threads that call ``infer``.
     """
 
-    def __init__(self, classifier: Classifier, limits: BatchLimits | None = None) -> None:
+    def __init__(
+        self,
+        classifier: Classifier,
+        limits: BatchLimits | None = None,
+        observer: Observer | None = None,
+    ) -> None:
         self._classifier = classifier
         self._limits = limits or BatchLimits()
+        self._observer = observer
         self._numbers = count()
-        self._calls = self._tokens = 0  # waiting or running; changed on the event loop only
+        self._calls: set[_Call] = set()  # waiting or running; changed on the event loop only
+        self._tokens = 0  # of these calls
+        self._aborted = ""  # the reason
         self._lock = threading.Condition()
         self._by_length: list[_Window] = []
         self._by_age: deque[_Window] = deque()
-        self._running = 0  # batches
+        self._started: dict[int, float] = {}  # the running batches, by their workers' numbers
         self._closed = False
         self._threads = [
-            threading.Thread(target=self._work, name=f"inference-{number}", daemon=True)
+            threading.Thread(
+                target=self._work, args=(number,), name=f"inference-{number}", daemon=True
+            )
             for number in range(classifier.workers)
         ]
         for thread in self._threads:
             thread.start()
 
-    async def predict(self, texts: Sequence[str]) -> list[Prediction]:
+    @property
+    def waiting(self) -> tuple[int, int]:
+        """The requests and the tokens that wait or run: what the limits are for."""
+        return len(self._calls), self._tokens
+
+    @property
+    def alive(self) -> bool:
+        """Whether every inference thread is there."""
+        return all(thread.is_alive() for thread in self._threads)
+
+    def busy_seconds(self) -> float:
+        """How long the oldest running batch has been computed; 0.0 if there is none."""
+        started = list(self._started.values())
+        return monotonic() - min(started) if started else 0.0
+
+    async def predict(
+        self, texts: Sequence[str], timings: Timings | None = None
+    ) -> list[Prediction]:
         """Classify ``texts`` without blocking the event loop.
 
         A caller that is cancelled is dropped before its windows are computed.
+
+        Args:
+            timings: is filled in.
 
         Raises:
             Overloaded: too much waits already.
             DeadlineExceeded: the model did not come to it in time.
             TextTooLong: a text is over the model's limit.
+            Aborted: the batcher was given up.
         """
+        timings = timings or Timings()
         deadline = asyncio.get_running_loop().time() + self._limits.seconds
         self._check_room(0)
+        arrived = monotonic()
         if sum(map(len, texts)) > LONG_CHARS:
             encoded = await asyncio.to_thread(self._classifier.encode, texts)
         else:
             encoded = self._classifier.encode(texts)
-        rows = iter(await self._infer(encoded, deadline))
+        timings.tokenize = monotonic() - arrived
+        rows = iter(await self._infer(encoded, deadline, timings))
         return [
             self._classifier.combine(text, [next(rows) for _ in text.windows]) for text in encoded
         ]
@@ -125,20 +192,35 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
+    def abort(self, reason: str) -> None:
+        """Fail every request at once, and take no more; a thread that hangs is left alone."""
+        with self._lock:
+            self._closed = True
+            self._aborted = reason
+            self._lock.notify_all()
+        for call in self._calls:
+            call.over = True
+            if not call.future.done():
+                call.future.set_exception(Aborted(reason))
+
     def _check_room(self, tokens: int) -> None:
         limits = self._limits
-        if self._calls >= limits.waiting_requests:
-            raise Overloaded(f"{self._calls} requests wait for the model; try again later")
+        if self._aborted:
+            raise Aborted(self._aborted)
+        if len(self._calls) >= limits.waiting_requests:
+            raise Overloaded(f"{len(self._calls)} requests wait for the model; try again later")
         if self._tokens and self._tokens + tokens > limits.waiting_tokens:
             raise Overloaded(f"{self._tokens} tokens wait for the model; try again later")
 
-    async def _infer(self, texts: Sequence[EncodedText], deadline: float) -> list[list[float]]:
+    async def _infer(
+        self, texts: Sequence[EncodedText], deadline: float, timings: Timings
+    ) -> list[list[float]]:
         windows = [window for text in texts for window in text.windows]
         tokens = sum(map(len, windows))
         self._check_room(tokens)
         future = asyncio.get_running_loop().create_future()
         call = _Call(future, [[]] * len(windows), len(windows))
-        self._calls += 1
+        self._calls.add(call)
         self._tokens += tokens
         try:
             self._enqueue(windows, call)
@@ -148,8 +230,11 @@ class Batcher:
             raise DeadlineExceeded(f"not answered in {self._limits.seconds:g} s") from error
         finally:
             call.over = True
-            self._calls -= 1
+            self._calls.discard(call)
             self._tokens -= tokens
+            if call.taken:
+                timings.queue = call.taken - call.arrived
+                timings.inference = monotonic() - call.taken
 
     def _enqueue(self, windows: Sequence[TokenIds], call: _Call) -> None:
         with self._lock:
@@ -159,7 +244,7 @@ class Batcher:
                 self._by_age.append(window)
             self._lock.notify(len(windows))
 
-    def _work(self) -> None:
+    def _work(self, number: int) -> None:
         while True:
             with self._lock:
                 while not (self._by_age or self._closed):
@@ -167,11 +252,20 @@ class Batcher:
                 if not self._by_age:
                     return
                 batch = self._take()
-                alone = not self._running and not self._by_length
-                self._running += 1
+                alone = not self._started and not self._by_length
+                self._started[number] = monotonic()
+            if batch:
+                self._note_taken(batch)
             self._run(batch, alone=alone)
             with self._lock:
-                self._running -= 1
+                del self._started[number]
+
+    def _note_taken(self, batch: Sequence[_Window]) -> None:
+        now = monotonic()
+        for window in batch:
+            window.call.taken = window.call.taken or now
+        if self._observer is not None:
+            self._observer.taken([now - window.call.arrived for window in batch])
 
     def _take(self) -> list[_Window]:
         """The oldest window that somebody waits for, and those whose lengths go with it.
@@ -210,6 +304,7 @@ class Batcher:
         """Infer a batch; where it fails, its halves, so that only the guilty window fails."""
         if not batch:
             return
+        started = monotonic()
         try:
             rows = self._classifier.infer([window.ids for window in batch], alone=alone)
         except Exception as error:
@@ -222,6 +317,9 @@ class Batcher:
             self._run(batch[half:], alone=alone)
         else:
             self._deliver(batch, rows)
+            if self._observer is not None:
+                lengths = [window.length for window in batch]
+                self._observer.inferred(lengths, monotonic() - started)
 
     def _deliver(self, batch: Sequence[_Window], outcome: list[list[float]] | Exception) -> None:
         loop = batch[0].call.future.get_loop()

@@ -121,6 +121,8 @@ class FakeClassifier:
     """
 
     name = "fake"
+    revision = "0123456789ab"
+    backend = "fake"
 
     def __init__(self, workers: int = 1) -> None:
         self.label = "POSITIVE"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ WEIGHTS = Path(__file__).parent / "weights"
 
 WEIGHTS_FILE = "model.safetensors"
 GRAPH_FILE = "model.onnx"
+REVISION_DIGITS = 12
 DOWNLOADED = ["*.json", "*.safetensors", "*.txt", "*.model", GRAPH_FILE]
 """What is fetched of a Hub id: configuration, tokenizer, weights and graph, in no other format."""
 
@@ -71,6 +73,20 @@ def read_model_config(folder: Path) -> ModelConfig:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise ModelError(f"{folder}/config.json: no sequence classifier: {error!r}") from error
+
+
+def weights_revision(folder: Path) -> str:
+    """The first 12 hexadecimal digits of the SHA-256 of the weights, or of the first file of them.
+
+    Raises:
+        ModelError: there are no weights.
+    """
+    files = [folder / WEIGHTS_FILE, *sorted(folder.glob("*.safetensors")), *folder.glob("*.bin")]
+    try:
+        with next(file for file in files if file.exists()).open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()[:REVISION_DIGITS]
+    except (StopIteration, OSError) as error:
+        raise ModelError(f"{folder}: no weights ({WEIGHTS_FILE})") from error
 
 
 def _read_json(path: Path) -> dict[str, Any]:

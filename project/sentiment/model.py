@@ -23,6 +23,7 @@ from project.sentiment.files import (
     ModelError,
     find_model,
     read_model_config,
+    weights_revision,
 )
 from project.sentiment.options import BackendName, LongTextPolicy
 from project.sentiment.prediction import EncodedText, Prediction, TokenIds
@@ -67,7 +68,9 @@ class SentimentClassifier:
         self.name = SHIPPED_NAME if self.folder == WEIGHTS else str(model)
         self._labels = config.labels
         self._encoder = TextEncoder(self.folder, config.window, long_texts or LongTextPolicy())
-        self._backend = load_backend(self.folder, config, backend, threads or available_cpus())
+        chosen = choose_backend(self.folder, backend)
+        self.backend, self.revision = chosen.value, weights_revision(self.folder)
+        self._backend = load_backend(self.folder, config, chosen, threads or available_cpus())
         self.workers = self._backend.workers
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
@@ -129,15 +132,19 @@ def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
     return batches
 
 
+def choose_backend(folder: Path, name: BackendName) -> BackendName:
+    """What ``auto`` means for a model: ONNX Runtime if it has a graph."""
+    if name is not BackendName.AUTO:
+        return name
+    return BackendName.ONNX if (folder / GRAPH_FILE).exists() else BackendName.TRANSFORMERS
+
+
 def load_backend(folder: Path, config: ModelConfig, name: BackendName, threads: int) -> Backend:
     """Load what computes; only its own libraries are imported.
 
     Raises:
         ModelError: the model or the libraries that it needs are not there.
     """
-    if name is BackendName.AUTO:
-        exported = (folder / GRAPH_FILE).exists()
-        name = BackendName.ONNX if exported else BackendName.TRANSFORMERS
     try:
         module = import_module(f"project.sentiment.{name}_backend")
     except ModuleNotFoundError as error:

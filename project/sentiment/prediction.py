@@ -68,6 +68,14 @@ class Classifier(Protocol):
         """What to call the model in an answer."""
 
     @property
+    def revision(self) -> str:
+        """Which weights these are: the first digits of their SHA-256."""
+
+    @property
+    def backend(self) -> str:
+        """What computes, as in :class:`~project.sentiment.options.BackendName`."""
+
+    @property
     def workers(self) -> int:
         """How many threads should call :meth:`infer` at once."""
 
