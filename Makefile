@@ -8,7 +8,7 @@ COMPILE := $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-em
 	--no-emit-trusted-host
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lint format bench lock clean
+.PHONY: help run test lint format bench lock schema clean
 
 help:  ## Show the targets.
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ lock: $(VENV)/.run  ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes
 	@$(COMPILE) $(UPGRADE) --extra train --extra test --output-file requirements-test.txt pyproject.toml
 	@# The local tag of a CPU build ("+cpu") is no version that everyone can install.
 	@sed -i "s/+cpu$$//" requirements*.txt project/sentiment/requirements.txt
+
+schema: $(VENV)/.run  ## Write the JSON schemas of cortex.yaml and cluster.yaml anew.
+	@$(BIN)/python -m project.asyncapi.schema docs
 
 clean:  ## Remove the environment and what was measured; the queue in .asyncapi stays.
 	rm -rf $(VENV) $(VENV)-bench .coverage* .*_cache .hypothesis

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import uvloop
 
-from project.asyncapi import logs
+from project.asyncapi import logs, validate
 from project.asyncapi.api import Limits
-from project.asyncapi.config import AsyncAPI, ConfigError, read_config
+from project.asyncapi.config import ConfigError, read_config
 from project.asyncapi.replica import PortInUse
 from project.asyncapi.runtime import Options, Runtime
+from project.asyncapi.spec import AsyncAPI
 from project.asyncapi.storage import StorageError
 
 COMMAND = (
@@ -38,7 +39,10 @@ SECONDS_PER_DAY = 24 * 3600
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = _parse(argv)
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["validate"]:
+        return validate.main(words[1:])
+    arguments = _parse(words)
     logs.configure(arguments.log_level, arguments.log_format)
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
     try:
@@ -103,8 +107,12 @@ def _by_name(option: str, values: Sequence[str], names: set[str]) -> dict[str, s
     return found
 
 
-def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m project.asyncapi", description=__doc__)
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m project.asyncapi",
+        description=__doc__,
+        epilog="python -m project.asyncapi validate [FILE ...] checks cortex.yaml and cluster.yaml",
+    )
     add = parser.add_argument
     add("--config", type=Path, default=Path("cortex.yaml"), help="%(default)s")
     add("--host", default="127.0.0.1", help="to listen on (%(default)s)")

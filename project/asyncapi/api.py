@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from project.asyncapi.checks import Target
-from project.asyncapi.config import AsyncAPI, ConfigError
+from project.asyncapi.config import ConfigError
 from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.endpoint import Gateway
 from project.asyncapi.handler import RequestHandler
@@ -20,6 +20,7 @@ from project.asyncapi.probes import Readiness, watch_liveness
 from project.asyncapi.queue import RequestQueue, Signal
 from project.asyncapi.replica import GRACE_SECONDS, Replica
 from project.asyncapi.service import Service
+from project.asyncapi.spec import AsyncAPI
 from project.asyncapi.sqlite import SQLiteStorage
 
 logger = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from project.asyncapi.config import Exec, Hook, HttpGet, Probe, TcpSocket
+from project.asyncapi.container_spec import Exec, Hook, HttpGet, Probe, TcpSocket
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,182 +1,85 @@
-"""Reads ``cortex.yaml``: the part of Cortex's AsyncAPI configuration that one machine can honour.
-
-Source: https://docs.cortex.dev/workloads/async/configuration
-"""
+"""Reads ``cortex.yaml`` and ``cluster.yaml``: every mistake with its line, key and limit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import ValidationError
 
-CLUSTER_ONLY = Field(default=None, description="for the cluster: read, and of no effect here")
+from project.asyncapi.cluster_spec import Cluster
+from project.asyncapi.document import Document, DocumentError, read_document
+from project.asyncapi.problems import Problem, find_problems
+from project.asyncapi.spec import AsyncAPI, AsyncAPIs
 
 
 class ConfigError(ValueError):
-    """``cortex.yaml`` could not be read, or does not describe an AsyncAPI."""
+    """A file could not be read, or does not describe what it should; one line per mistake."""
 
 
-class _Section(BaseModel):
-    # A key that Cortex does not know is refused here as it is there.
-    model_config = ConfigDict(frozen=True, extra="forbid")
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A file in which nothing is wrong.
 
+    Attributes:
+        content: the APIs of a ``cortex.yaml``, or the cluster of a ``cluster.yaml``.
+    """
 
-class HttpGet(_Section):
-    """A path that must answer 200 to 399."""
-
-    port: int
-    path: str = "/"
-
-
-class TcpSocket(_Section):
-    """A port that must accept connections."""
-
-    port: int
-
-
-class Exec(_Section):
-    """A command that must exit with 0."""
-
-    command: list[str]
-
-
-class Probe(_Section):
-    """A periodic probe; times in seconds."""
-
-    http_get: HttpGet | None = None
-    tcp_socket: TcpSocket | None = None
-    exec: Exec | None = None
-    initial_delay_seconds: int = Field(0, ge=0)
-    timeout_seconds: int = Field(1, ge=1)
-    period_seconds: int = Field(10, ge=1)
-    success_threshold: int = Field(1, ge=1)
-    failure_threshold: int = Field(3, ge=1)
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Probe:
-        kinds = [kind for kind in (self.http_get, self.tcp_socket, self.exec) if kind is not None]
-        if len(kinds) != 1:
-            raise ValueError("specify exactly one of http_get, tcp_socket and exec")
-        return self
-
-
-class Hook(_Section):
-    """What is done before a container is told to stop."""
-
-    http_get: HttpGet | None = None
-    exec: Exec | None = None
-
-    @model_validator(mode="after")
-    def _one_kind(self) -> Hook:
-        if (self.http_get is None) == (self.exec is None):
-            raise ValueError("specify exactly one of http_get and exec")
-        return self
-
-
-class Container(_Section):
-    """One container of the pod; its ``env`` reaches the local process too."""
-
-    name: str
-    image: str
-    command: list[str] | None = None
-    args: list[str] | None = None
-    env: dict[str, str] = {}
-    compute: dict[str, Any] | None = CLUSTER_ONLY
-    readiness_probe: Probe | None = None
-    liveness_probe: Probe | None = None
-    pre_stop: Hook | None = None
-
-
-class Pod(_Section):
-    """The container to serve, and how many requests it takes at once."""
-
-    port: int = Field(8080, ge=1, le=65535)
-    max_concurrency: int = Field(1, ge=1, le=100)
-    containers: list[Container] = Field(min_length=1)
-
-
-class Networking(_Section):
-    """Where the API is found."""
-
-    endpoint: str | None = None
-
-
-class AsyncAPI(_Section):
-    """One API of ``cortex.yaml``."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
-    kind: Literal["AsyncAPI"]
-    pod: Pod
-    autoscaling: dict[str, Any] | None = CLUSTER_ONLY
-    node_groups: list[str] | None = CLUSTER_ONLY
-    update_strategy: dict[str, Any] | None = CLUSTER_ONLY
-    networking: Networking = Networking()
-
-    @property
-    def endpoint(self) -> str:
-        """The path below which the API answers, without slashes at its ends."""
-        return (self.networking.endpoint or self.name).strip("/")
-
-    @property
-    def env(self) -> dict[str, str]:
-        """The environment of the container that is sent the requests."""
-        return {**self.pod.containers[0].env, "CORTEX_PORT": str(self.pod.port)}
-
-    @property
-    def readiness_probes(self) -> list[Probe]:
-        """The probe of ``cortex.yaml``, and Cortex's own: the pod's port, every second.
-
-        A configured probe that connects to the pod's port replaces Cortex's.
-        """
-        configured = self.pod.containers[0].readiness_probe
-        port = TcpSocket(port=self.pod.port)
-        own = Probe(tcp_socket=port, period_seconds=1, failure_threshold=1)
-        if configured is None:
-            return [own]
-        return [configured] if configured.tcp_socket == port else [configured, own]
+    path: Path
+    document: Document
+    content: list[AsyncAPI] | Cluster
 
 
 def read_config(path: Path) -> list[AsyncAPI]:
     """Read the APIs that ``path`` describes, in its order.
 
     Raises:
-        ConfigError: the message names the file, the key and what is wrong with it.
+        ConfigError: the message names the file, the lines, the keys and what is wrong with them.
     """
+    content = read_file(path).content
+    if isinstance(content, Cluster):
+        raise ConfigError(f"{path}:1: describes a cluster, not the APIs of a cortex.yaml")
+    return content
+
+
+def read_file(path: Path) -> ConfigFile:
+    """Read a ``cortex.yaml``, which is a list, or a ``cluster.yaml``, which is a map.
+
+    Raises:
+        ConfigError: see :func:`read_config`.
+    """
+    document = _load(path)
+    if isinstance(document.value, dict) and _describes_api(set(document.value)):
+        raise ConfigError(f"{path}:1: must be a list of APIs: each begins with '- name:'")
+    if not isinstance(document.value, dict | list):
+        raise ConfigError(f"{path}:1: must be a list of APIs, or the map that describes a cluster")
+    is_list = isinstance(document.value, list)
     try:
-        documents = yaml.safe_load(path.read_text(encoding="utf-8"))
-        apis = TypeAdapter(list[AsyncAPI]).validate_python(documents)
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        if is_list:
+            return ConfigFile(path, document, AsyncAPIs.validate_python(document.value))
+        return ConfigFile(path, document, Cluster.model_validate(document.value))
     except ValidationError as error:
-        problems = (f"{_key(each['loc'])}: {each['msg']}" for each in error.errors())
-        raise ConfigError(f"{path}: {'; '.join(problems)}") from error
-    _check(path, apis)
-    return apis
+        problems = find_problems(error, document, AsyncAPI if is_list else Cluster)
+        raise ConfigError(report(path, problems)) from error
 
 
-def _check(path: Path, apis: Sequence[AsyncAPI]) -> None:
-    """What the APIs must be together."""
-    if not apis:
-        raise ConfigError(f"{path}: describes no API")
-    _check_unique(path, "name", [api.name for api in apis])
-    _check_unique(path, "networking.endpoint", [api.endpoint for api in apis])
-    for api in apis:
-        probe = api.pod.containers[0].readiness_probe
-        if probe is not None and probe.exec is not None:
-            raise ConfigError(
-                f"{path}: {api.name}: readiness_probe.exec: Cortex's dequeuer knows http_get and "
-                "tcp_socket only"
-            )
+def report(path: Path, problems: Iterable[Problem]) -> str:
+    """One line per problem, as compilers write them."""
+    return "\n".join(f"{path}:{problem.line}: {problem}" for problem in problems)
 
 
-def _check_unique(path: Path, key: str, values: Sequence[str]) -> None:
-    for value in values:
-        if values.count(value) > 1:
-            raise ConfigError(f"{path}: {key}: {value!r} is used by more than one API")
+def _describes_api(keys: set[str]) -> bool:
+    """Whether a map with ``keys`` is meant as an API: a cluster has a region."""
+    return bool({"name", "kind", "pod"} & keys) and "region" not in keys
 
 
-def _key(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+def _load(path: Path) -> Document:
+    try:
+        return read_document(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not text in UTF-8") from error
+    except DocumentError as error:
+        raise ConfigError(f"{path}:{error.line}: {error}") from error

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 
 from project.asyncapi.checks import Target
-from project.asyncapi.config import Probe
+from project.asyncapi.container_spec import Probe
 from project.asyncapi.queue import Signal
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from project.asyncapi.checks import Target
-from project.asyncapi.config import Hook
+from project.asyncapi.container_spec import Hook
 
 logger = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from project.asyncapi.api import LOCALHOST, Limits, LocalAPI, Placement, first_of
-from project.asyncapi.config import AsyncAPI
 from project.asyncapi.dequeuer import Policy
 from project.asyncapi.ingress import SERVER, Ingress
 from project.asyncapi.metrics import Metrics
 from project.asyncapi.queue import Signal
 from project.asyncapi.replica import check_port
 from project.asyncapi.server import Server, listen
+from project.asyncapi.spec import AsyncAPI
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ import pytest
 
 from project.asyncapi import dequeuer as module
 from project.asyncapi.checks import Target
-from project.asyncapi.config import Probe
+from project.asyncapi.container_spec import Probe
 from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from project.asyncapi.checks import Target
-from project.asyncapi.config import Hook, Probe
+from project.asyncapi.container_spec import Hook, Probe
 from project.asyncapi.probes import Readiness, watch_liveness
 from project.asyncapi.queue import Signal
 from tests.helpers import DEADLINE, eventually, free_port, listening

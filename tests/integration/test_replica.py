@@ -14,7 +14,7 @@ import pytest
 
 from project.asyncapi import replica
 from project.asyncapi.checks import Target
-from project.asyncapi.config import Hook, Probe
+from project.asyncapi.container_spec import Hook, Probe
 from project.asyncapi.probes import watch_liveness
 from project.asyncapi.replica import PortInUse, Replica, check_port
 from tests.helpers import DEADLINE, eventually, free_port

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from project.asyncapi.config import AsyncAPI, ConfigError, Exec, HttpGet, Probe, read_config
+from project.asyncapi.config import ConfigError, read_config
+from project.asyncapi.container_spec import Exec, HttpGet, Probe
+from project.asyncapi.spec import AsyncAPI
 from tests.helpers import ROOT
+from tests.unit.cortex_files import API, CLUSTER, spoiled
 
 MINIMAL = """
 - name: sentiment
@@ -121,65 +125,90 @@ def test_pre_stop(tmp_path: Path, command: str) -> None:
     assert hook.http_get == HttpGet(port=1, path="/bye")
 
 
-def test_what_only_a_cluster_does_is_read(tmp_path: Path) -> None:
-    """A file of a cluster is good here, too."""
-    more = (
-        "  autoscaling: {min_replicas: 2}\n  node_groups: [a]\n  update_strategy: {max_surge: 1}\n"
-    )
-
-    assert read_one(tmp_path, MINIMAL + more).autoscaling == {"min_replicas": 2}
-
-
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("old", "new"),
     [
-        ("", "valid list"),
-        ("- [", "cortex.yaml"),
-        ("[]", "describes no API"),
-        (MINIMAL + MINIMAL, "name: 'sentiment' is used by more than one API"),
-        (
-            MINIMAL + SECOND + "  networking: {endpoint: /sentiment/}\n",
-            "networking.endpoint: 'sentiment' is used by more than one API",
-        ),
-        (MINIMAL.replace("AsyncAPI", "RealtimeAPI"), "0.kind: Input should be 'AsyncAPI'"),
-        (MINIMAL + SECOND.replace("AsyncAPI", "TaskAPI"), "1.kind: Input should be 'AsyncAPI'"),
-        (MINIMAL.replace("name: sentiment", "name: Sentiment_1"), "0.name: String should match"),
-        (MINIMAL.replace("containers", "container"), "0.pod.containers: Field required"),
-        (MINIMAL + "  speed: 11\n", "0.speed: Extra inputs"),
-        (
-            MINIMAL.replace("pod:", "pod:\n    max_concurrency: 101"),
-            "0.pod.max_concurrency: Input should be less than or equal to 100",
-        ),
-        (
-            container("readiness_probe: {period_seconds: 1}"),
-            "exactly one of http_get, tcp_socket and exec",
-        ),
-        (
-            container("readiness_probe: {exec: {command: ['true']}}"),
-            "sentiment: readiness_probe.exec: Cortex's dequeuer knows http_get and tcp_socket only",
-        ),
-        (
-            container("pre_stop: {}"),
-            "0.pod.containers.0.pre_stop: Value error, specify exactly one",
-        ),
-        (
-            container("pre_stop: {http_get: {port: 1}, exec: {command: [a]}}"),
-            "exactly one of http_get and exec",
-        ),
-        (container("pre_stop: {tcp_socket: {port: 1}}"), "pre_stop.tcp_socket: Extra inputs"),
+        ("    port: 8000\n    max", "    port:\n    max"),
+        ("max_concurrency: 4", "max_concurrency: 100"),
+        ("image: sentiment:1", "image: localhost:5000/team/sentiment"),
+        ("image: sentiment:1", "image: 123456789012.dkr.ecr.us-east-1.amazonaws.com/a_b/c.d:V-1_2"),
+        ("image: sentiment:1", f"image: quay.io/team/sentiment:1@sha256:{'0a' * 32}"),
+        ("image: sentiment:1", "image: sentiment:1\n        command:\n        args: []"),
+        ("image: sentiment:1", "image: sentiment:1\n        args: [--port, $(CORTEX_PORT)]"),
+        ("{LEVEL: debug}", "{}"),
+        ("{LEVEL: debug}", "{LEVEL: '', log.level: a, _x-1: 'yes', DATE: 2026-11-27}"),
+        ("cpu: 200m", "cpu: 1"),
+        ("cpu: 200m", "cpu: 0.5"),
+        ("cpu: 200m", "cpu:"),
+        ("cpu: 200m", "cpu: 20m"),
+        ("mem: 64Mi", "mem: 2.5Gi, gpu: 1, shm: 64Mi"),
+        ("mem: 64Mi", "mem:, inf: 1, shm: 1Gi"),
+        ("compute: {cpu: 200m, mem: 64Mi}", "compute: {}"),
+        ("path: /healthcheck}", "path: health/deep/}"),
+        ("period_seconds: 1", "initial_delay_seconds: 0"),
+        ("tcp_socket: {port: 8000}", "exec: {command: ['true']}"),
+        ("tcp_socket: {port: 8000}", "http_get: {port: 9000}\n          tcp_socket:"),
+        ("min_replicas: 1", "min_replicas: 0"),
+        ("min_replicas: 1", "min_replicas: 3\n    init_replicas: 3"),
+        ("max_replicas: 3", "target_in_flight: 0.5\n    window: 10s"),
+        ("max_replicas: 3", "window: 1h\n    upscale_stabilization_period: 0s"),
+        ("max_replicas: 3", "max_downscale_factor: 0\n    max_upscale_factor: 10"),
+        ("node_groups: [cpu]", "node_groups:"),
+        ("node_groups: [cpu]", "node_groups: [cpu-spot, CPU_2]"),
+        ("max_surge: 25%", 'max_surge: "1"'),
+        ("max_unavailable: 0", "max_unavailable: 100%"),
+        ("endpoint: /sentiment", "endpoint: v1/sentiment.en/"),
+        ("networking: {endpoint: /sentiment}", "networking: {}"),
     ],
 )
-def test_mistake_is_named(tmp_path: Path, text: str, message: str) -> None:
-    """The message holds the file, the key and what is wrong."""
-    path = write(tmp_path, text)
+def test_every_form_is_taken(tmp_path: Path, old: str, new: str) -> None:
+    """What Cortex takes is taken."""
+    assert read_one(tmp_path, spoiled(API, old, new)).name == "sentiment"
+
+
+def test_dependent_defaults_are_written_out(tmp_path: Path) -> None:
+    """A default that is another value is that value."""
+    api = read_one(tmp_path, MINIMAL.replace("pod:", "pod:\n    max_concurrency: 7"))
+
+    filled = api.with_defaults()
+    assert filled.autoscaling.target_in_flight == 7
+    assert filled.networking.endpoint == "/sentiment"
+    assert filled.autoscaling.init_replicas == filled.autoscaling.min_replicas == 1
+    api = read_one(tmp_path, MINIMAL + "  autoscaling: {min_replicas: 2}\n")
+    assert api.autoscaling.init_replicas == 2
+
+
+def test_two_containers(tmp_path: Path) -> None:
+    """The first one is sent the requests, here."""
+    text = MINIMAL + "      - {name: side, image: side, env: {A: b}}\n"
+
+    assert read_one(tmp_path, text).env == {"CORTEX_PORT": "8080"}
+
+
+def test_mistake_is_named(tmp_path: Path) -> None:
+    """The message holds the file, the line, the key and what is wrong; see test_broken_files.py."""
+    path = write(tmp_path, MINIMAL + "  speed: 11\n")
 
     with pytest.raises(ConfigError) as caught:
         read_config(path)
-    assert str(path) in str(caught.value)
-    assert message in str(caught.value)
+    assert str(caught.value).startswith(f"{path}:7: [0].speed: is no key of this section")
 
 
-def test_missing_file_is_named(tmp_path: Path) -> None:
-    """No file is an error of the same kind."""
-    with pytest.raises(ConfigError, match=r"none\.yaml"):
-        read_config(tmp_path / "none.yaml")
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    """No file, a folder, or no text is an error of the same kind."""
+    binary = tmp_path / "binary.yaml"
+    binary.write_bytes(b"\xff\xfe")
+
+    for path, reason in (
+        (tmp_path / "none.yaml", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (binary, "is not text in UTF-8"),
+    ):
+        with pytest.raises(ConfigError, match=f"{re.escape(str(path))}: {reason}"):
+            read_config(path)
+
+
+def test_a_cluster_is_no_api(tmp_path: Path) -> None:
+    """The runtime says what it was given."""
+    with pytest.raises(ConfigError, match="describes a cluster, not the APIs"):
+        read_config(write(tmp_path, CLUSTER))

@@ -1,0 +1,198 @@
+"""What the sections of Cortex's files are made of: strict models, and text that obeys a rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic_core.core_schema import (
+    CoreSchema,
+    no_info_after_validator_function,
+    no_info_before_validator_function,
+)
+
+Key = tuple[int | str, ...]
+"""From a section to a value in it."""
+
+
+class Section(BaseModel):
+    """A map with these keys and no others; nothing is cast, for Cortex casts nothing either."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        allow_inf_nan=False,
+        use_attribute_docstrings=True,
+    )
+
+
+class KeyProblem(ValueError):
+    """One key of a section is wrong: raised by checks of the whole section.
+
+    Attributes:
+        key: from the section to the value.
+    """
+
+    def __init__(self, message: str, *key: int | str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@dataclass(frozen=True, slots=True)
+class Matches:
+    """Text of which all matches ``pattern``; ``rule`` ends the sentence "must be"."""
+
+    pattern: re.Pattern[str]
+    rule: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {"pattern": f"^(?:{self.pattern.pattern})$"}
+
+    def _check(self, text: str) -> str:
+        if not self.pattern.fullmatch(text):
+            raise ValueError(f"must be {self.rule}, not {text!r}")
+        return text
+
+
+Count = Annotated[int, Field(ge=0)]
+DNS_LABEL = Matches(
+    re.compile("[a-z]([-a-z0-9]*[a-z0-9])?"),
+    "lower-case letters, digits and dashes, from a letter to a letter or digit",
+)
+
+# Registry, path, tag and digest of the grammar of distribution/reference.
+Image = Annotated[
+    str,
+    Matches(
+        re.compile(
+            r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d+)?/)?"
+            r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+            r"(?::\w[\w.-]{0,127})?"
+            r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
+            re.ASCII,
+        ),
+        "an image, [registry/]path[:tag][@digest], in lower case but for the tag",
+    ),
+]
+
+
+def absolute_path(path: str) -> str:
+    """A URL's path as Cortex makes it: with a slash at its begin and none at its end.
+
+    Raises:
+        ValueError: Cortex refuses it.
+    """
+    if not path:
+        raise ValueError("must not be empty")
+    if not re.fullmatch(r"[a-zA-Z0-9_\-./]*", path):
+        raise ValueError(f"must hold letters, digits and _ - . / only, not {path!r}")
+    if "//" in path:
+        raise ValueError(f"must not hold two slashes in a row: {path!r}")
+    return "/" + path.strip("/")
+
+
+def at_most(length: int) -> AfterValidator:
+    """Text of no more than ``length`` characters."""
+
+    def check(text: str) -> str:
+        if len(text) > length:
+            raise ValueError(f"must have at most {length} characters, not {len(text)}")
+        return text
+
+    return AfterValidator(check)
+
+
+def at_least(length: int) -> AfterValidator:
+    """Text of no less than ``length`` characters."""
+
+    def check(text: str) -> str:
+        if len(text) < length:
+            raise ValueError(f"must have at least {length} characters, not {len(text)}")
+        return text
+
+    return AfterValidator(check)
+
+
+@dataclass(frozen=True, slots=True)
+class NoneOf:
+    """Anything but ``values``; ``why`` ends the sentence "8888 is"."""
+
+    values: tuple[object, ...]
+    why: str
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {"not": {"enum": list(self.values)}}
+
+    def _check(self, value: object) -> object:
+        if value in self.values:
+            raise ValueError(f"{value} is {self.why}")
+        return value
+
+
+class NotNull:
+    """No explicit null where null means a default that depends on other sections."""
+
+    def __get_pydantic_core_schema__(
+        self, source: object, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return no_info_before_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        (allowed,) = (each for each in handler(schema)["anyOf"] if each != {"type": "null"})
+        return dict(allowed)
+
+    def _check(self, value: object) -> object:
+        if value is None:
+            raise ValueError("must not be empty: leave the key out for its default")
+        return value
+
+
+def check_unique(
+    values: Iterable[str],
+    used_by: str = "",
+    *,
+    before: Key = (),
+    after: Key = (),
+) -> None:
+    """Refuse the second of two items of a list that have the same value.
+
+    Args:
+        used_by: what these items are, if it is not the value alone.
+        before, after: keys that lead to the list, and in its items to the value.
+
+    Raises:
+        KeyProblem: at that item.
+    """
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            problem = f"is used by more than one {used_by}" if used_by else "is given twice"
+            raise KeyProblem(f"{value} {problem}", *before, index, *after)
+        seen.add(value)
