@@ -24,8 +24,6 @@ from project.asyncapi.section import (
     Matches,
     NotNull,
     Section,
-    at_least,
-    at_most,
     check_unique,
 )
 
@@ -96,16 +94,17 @@ def _image_version(image: str) -> str:
 
 ClusterName = Annotated[
     str,
+    Field(min_length=3, max_length=54),
     Matches(
         re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*"),
         "lower-case letters and digits, with single dashes between them",
     ),
-    at_least(3),
-    at_most(54),
 ]
-TagKey = Annotated[str, TAG_CHARACTERS, TAG_TEXT, at_most(127), AfterValidator(_no_reserved_prefix)]
+TagKey = Annotated[
+    str, Field(max_length=127), TAG_CHARACTERS, TAG_TEXT, AfterValidator(_no_reserved_prefix)
+]
 TagValue = Annotated[
-    str, TAG_CHARACTERS, TAG_TEXT, at_most(255), AfterValidator(_no_reserved_prefix)
+    str, Field(max_length=255), TAG_CHARACTERS, TAG_TEXT, AfterValidator(_no_reserved_prefix)
 ]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 VPCCidr = Annotated[str, AfterValidator(_vpc_cidr)]
@@ -142,9 +141,9 @@ def _own(name: str) -> str:
 class Subnet(Section):
     """A subnet that is there already."""
 
-    availability_zone: Annotated[str, at_least(1)]
+    availability_zone: Annotated[str, Field(min_length=1)]
     """Of the subnet, once in the list."""
-    subnet_id: Annotated[str, at_least(1)]
+    subnet_id: Annotated[str, Field(min_length=1)]
     """Of the subnet."""
 
 
@@ -184,6 +183,8 @@ class Images(Section):
 class _Network(Section):
     """Where the cluster is, and who reaches it."""
 
+    cluster_name: ClusterName = "cortex"
+    """Of the cluster, once in an account and region."""
     region: Region
     """Of AWS."""
     availability_zones: list[str] | None = None
@@ -254,11 +255,9 @@ class _Network(Section):
         return self
 
 
-class Cluster(Images, _Network):
-    """A whole ``cluster.yaml``."""
+class _Resources(_Network):
+    """What the cluster is made of, and what it may do."""
 
-    cluster_name: ClusterName = "cortex"
-    """Of the cluster, once in an account and region."""
     node_groups: Annotated[list[NodeGroup], Field(max_length=MAX_NODE_GROUPS)] | None = None
     """The instances on which APIs run."""
     tags: dict[TagKey, TagValue] | None = None
@@ -302,6 +301,10 @@ class Cluster(Images, _Network):
             ):
                 raise KeyProblem("cortex.dev/ begins the names of Cortex's own tags", "tags", key)
         return self
+
+
+class Cluster(Images, _Resources):
+    """A whole ``cluster.yaml``."""
 
     def with_defaults(self) -> Cluster:
         """The same, with the defaults that depend on other values written out."""

@@ -18,8 +18,7 @@ from project.asyncapi.section import (
     KeyProblem,
     NoneOf,
     Section,
-    absolute_path,
-    at_most,
+    URLPath,
 )
 from project.asyncapi.units import MAX_INT32, Cpu, Memory, SharedMemory, parse_quantity
 
@@ -39,11 +38,13 @@ def _own_env_name(name: str) -> str:
 
 
 ContainerName = Annotated[
-    str, DNS_LABEL, at_most(63), NoneOf(RESERVED_NAMES, "the name of a container of Cortex's own")
+    str,
+    Field(max_length=63),
+    DNS_LABEL,
+    NoneOf(RESERVED_NAMES, "the name of a container of Cortex's own"),
 ]
 EnvName = Annotated[str, AfterValidator(_own_env_name)]
 Port = Annotated[int, Field(ge=1, le=65535), NoneOf(RESERVED_PORTS, "a port of Cortex's own")]
-ProbePath = Annotated[str, AfterValidator(absolute_path)]
 Command = Annotated[list[str], Field(min_length=1)]
 Seconds = Annotated[int, Field(ge=1, le=MAX_INT32)]
 
@@ -58,7 +59,7 @@ class HttpGet(Section):
 
     port: Port
     """Where the container listens."""
-    path: ProbePath = "/"
+    path: URLPath = "/"
     """What is asked for."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, WithJsonSchema
 
 INSTANCE = re.compile(r"(?P<family>[a-z]+(?:-[a-z]+)?)(?P<generation>\d+)(?P<extras>[a-z0-9-]*)"
                       r"\.(?P<size>[a-z0-9-]+)", re.ASCII)  # fmt: skip
@@ -50,8 +50,10 @@ def _check_prometheus(instance: str) -> str:
     return instance
 
 
-InstanceType = Annotated[str, AfterValidator(_check)]
-PrometheusInstanceType = Annotated[str, AfterValidator(_check_prometheus)]
+_SCHEMA = WithJsonSchema({"type": "string", "pattern": r"^[a-z-]+[0-9]+[a-z0-9-]*\.[a-z0-9-]+$"})
+
+InstanceType = Annotated[str, AfterValidator(_check), _SCHEMA]
+PrometheusInstanceType = Annotated[str, AfterValidator(_check_prometheus), _SCHEMA]
 
 
 def reached_by_network_load_balancer(instance: str) -> bool:

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from project.asyncapi.instances import InstanceType
-from project.asyncapi.section import Count, KeyProblem, Matches, Section, at_most, check_unique
+from project.asyncapi.section import Count, KeyProblem, Matches, Section, check_unique
 
 MAX_INSTANCE_POOLS = 20
 
@@ -20,11 +20,11 @@ MIN_IOPS_PER_THROUGHPUT = 4
 
 NodeGroupName = Annotated[
     str,
+    Field(max_length=26),
     Matches(
         re.compile(r"[a-zA-Z0-9-]*[a-zA-Z0-9]"),
         "letters, digits and dashes, without one at the end",
     ),
-    at_most(26),
 ]
 Percentage = Annotated[int, Field(ge=0, le=100)]
 

@@ -27,6 +27,10 @@ EXPECTED = {
     "greater_than_equal": "at least {ge}",
     "less_than": "less than {lt}",
     "less_than_equal": "at most {le}",
+    "string_too_short": "at least {min_length} characters long",
+    "string_too_long": "at most {max_length} characters long",
+    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length}",
 }
 """By pydantic's type of error, what ends the sentence "must be"."""
 
@@ -94,14 +98,11 @@ def _message(error: ErrorDetails, path: Path, root: type[BaseModel]) -> str:
         return "is required"
     if kind == "extra_forbidden":
         return _unknown_key(path, root)
-    if kind == "too_short":
-        return f"must hold at least {context['min_length']}, not {len(value)}"
-    if kind == "too_long":
-        return f"must hold at most {context['max_length']}, not {len(value)}"
     if value is None:
         return "must not be empty" + _way_out(path, root)
     limits = {name: _limit(limit) for name, limit in context.items()}
-    return f"must be {EXPECTED[kind].format_map(limits)}, not {_shown(value)}"
+    shown = len(value) if "too_" in kind else _shown(value)
+    return f"must be {EXPECTED[kind].format_map(limits)}, not {shown}"
 
 
 def _limit(limit: object) -> str:

@@ -94,41 +94,19 @@ Image = Annotated[
 ]
 
 
-def absolute_path(path: str) -> str:
-    """A URL's path as Cortex makes it: with a slash at its begin and none at its end.
-
-    Raises:
-        ValueError: Cortex refuses it.
-    """
-    if not path:
-        raise ValueError("must not be empty")
-    if not re.fullmatch(r"[a-zA-Z0-9_\-./]*", path):
-        raise ValueError(f"must hold letters, digits and _ - . / only, not {path!r}")
-    if "//" in path:
-        raise ValueError(f"must not hold two slashes in a row: {path!r}")
+def _absolute(path: str) -> str:
     return "/" + path.strip("/")
 
 
-def at_most(length: int) -> AfterValidator:
-    """Text of no more than ``length`` characters."""
-
-    def check(text: str) -> str:
-        if len(text) > length:
-            raise ValueError(f"must have at most {length} characters, not {len(text)}")
-        return text
-
-    return AfterValidator(check)
-
-
-def at_least(length: int) -> AfterValidator:
-    """Text of no less than ``length`` characters."""
-
-    def check(text: str) -> str:
-        if len(text) < length:
-            raise ValueError(f"must have at least {length} characters, not {len(text)}")
-        return text
-
-    return AfterValidator(check)
+# A URL's path as Cortex makes it: with a slash at its begin and none at its end.
+URLPath = Annotated[
+    str,
+    Matches(
+        re.compile(r"(?!.*//)[a-zA-Z0-9_\-./]+"),
+        "a path of letters, digits and _ - . / without two slashes in a row",
+    ),
+    AfterValidator(_absolute),
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,7 @@ from project.asyncapi.section import (
     Matches,
     NotNull,
     Section,
-    absolute_path,
-    at_most,
+    URLPath,
     check_unique,
 )
 from project.asyncapi.units import MAX_INT32, Duration, Share, Window, parse_share
@@ -42,14 +41,13 @@ def _port_or_default(port: object) -> object:
 
 
 def _endpoint(path: str) -> str:
-    absolute = absolute_path(path)
-    if absolute == "/":
+    if path == "/":
         raise ValueError("must have a name behind its slash")
-    return absolute
+    return path
 
 
-APIName = Annotated[str, DNS_LABEL, at_most(42), AfterValidator(_no_b_prefix)]
-Endpoint = Annotated[str, at_most(1000), AfterValidator(_endpoint)]
+APIName = Annotated[str, Field(max_length=42), DNS_LABEL, AfterValidator(_no_b_prefix)]
+Endpoint = Annotated[URLPath, Field(max_length=1000), AfterValidator(_endpoint)]
 NodeGroupName = Annotated[
     str, Matches(re.compile(r"[a-zA-Z0-9_-]+"), "letters, digits, dashes and underscores")
 ]

@@ -127,7 +127,10 @@ def _whole_as_text(value: Any) -> Any:  # noqa: ANN401 -- what a file holds
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-_QUANTITY_SCHEMA = {"type": "string", "pattern": f"^{QUANTITY.pattern}$"}
+_QUANTITY_SCHEMA = {
+    "type": "string",
+    "pattern": rf"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{{1,2}}|{'|'.join(SCALES)})$",
+}
 _DURATION_SCHEMA = {"type": "string", "pattern": r"^\+?(0|([0-9.]+(ns|us|µs|μs|ms|s|m|h))+)$"}
 
 Cpu = Annotated[

@@ -65,7 +65,7 @@ def test_all_mistakes_are_said(tmp_path: Path) -> None:
         ("# nothing\n", ["1: is empty"]),
         ("null\n", ["1: must be a list of APIs, or the map that describes a cluster"]),
         ("sentiment\n", ["1: must be a list of APIs, or the map that describes a cluster"]),
-        ("[]\n", ["1: must hold at least 1, not 0"]),
+        ("[]\n", ["1: must be a list of at least 1, not 0"]),
         ("- sentiment\n", ["1: [0]: must be a map, not 'sentiment'"]),
         ("-\n", ["1: [0]: must not be empty"]),
         ("name: a\nkind: AsyncAPI\n", ["1: must be a list of APIs: each begins with '- name:'"]),
@@ -88,7 +88,9 @@ def test_too_many_node_groups(tmp_path: Path) -> None:
     large = "".join(group % (i, 5) for i in range(41))
 
     text = "region: us-east-1\nnode_groups:\n"
-    assert mistakes(tmp_path, text + many) == ["2: node_groups: must hold at most 100, not 101"]
+    assert mistakes(tmp_path, text + many) == [
+        "2: node_groups: must be a list of at most 100, not 101"
+    ]
     assert mistakes(tmp_path, text + large) == [
         "2: node_groups: min_instances must be at most 200 in all groups together, not 205"
     ]
