@@ -21,10 +21,10 @@ from project.asyncapi.section import (
     Image,
     Key,
     KeyProblem,
-    Matches,
     NotNull,
     Section,
     check_unique,
+    matches,
 )
 
 VERSION = "0.42.1"
@@ -52,11 +52,9 @@ TAG_PREFIXES = ("kubernetes.io/", "k8s.io/", "eksctl.", "alpha.eksctl.", "beta.e
 CLUSTER_NAME_TAG = "cortex.dev/cluster-name"
 S3_FULL_ACCESS = "arn:aws:iam::aws:policy/AmazonS3FullAccess"
 
-TAG_TEXT = Matches(
-    re.compile(r"\S|\S[\sa-zA-Z0-9_\-.:/+@]*\S", re.ASCII), "text without spaces at its ends"
-)
-TAG_CHARACTERS = Matches(
-    re.compile(r"[\sa-zA-Z0-9_\-.:/+@]+", re.ASCII), "letters, digits, spaces and _ - . : / + @"
+TAG_TEXT = matches(
+    r"[\w\-.:/+@](?:[\s\w\-.:/+@]*[\w\-.:/+@])?",
+    "letters, digits and _ - . : / + @, with spaces between them only",
 )
 
 
@@ -95,32 +93,28 @@ def _image_version(image: str) -> str:
 ClusterName = Annotated[
     str,
     Field(min_length=3, max_length=54),
-    Matches(
-        re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*"),
+    matches(
+        r"[a-z0-9]+(?:-[a-z0-9]+)*",
         "lower-case letters and digits, with single dashes between them",
     ),
 ]
-TagKey = Annotated[
-    str, Field(max_length=127), TAG_CHARACTERS, TAG_TEXT, AfterValidator(_no_reserved_prefix)
-]
-TagValue = Annotated[
-    str, Field(max_length=255), TAG_CHARACTERS, TAG_TEXT, AfterValidator(_no_reserved_prefix)
-]
+TagKey = Annotated[str, Field(max_length=127), TAG_TEXT, AfterValidator(_no_reserved_prefix)]
+TagValue = Annotated[str, Field(max_length=255), TAG_TEXT, AfterValidator(_no_reserved_prefix)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
 VPCCidr = Annotated[str, AfterValidator(_vpc_cidr)]
 Cidrs = Annotated[list[Cidr], Field(min_length=1)]
 CortexImage = Annotated[Image, AfterValidator(_image_version)]
 PolicyARN = Annotated[
     str,
-    Matches(
-        re.compile(r"arn:aws[a-z-]*:iam::(?:aws|\d{12}):policy/[\w+=,.@/-]+", re.ASCII),
+    matches(
+        r"arn:aws[a-z-]*:iam::(?:aws|\d{12}):policy/[\w+=,.@/-]+",
         "the ARN of an IAM policy, arn:aws:iam::<account>:policy/<name>",
     ),
 ]
 CertificateARN = Annotated[
     str,
-    Matches(
-        re.compile(r"arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/[\w-]+", re.ASCII),
+    matches(
+        r"arn:aws[a-z-]*:acm:[a-z0-9-]+:\d{12}:certificate/[\w-]+",
         "the ARN of a certificate, arn:aws:acm:<region>:<account>:certificate/<id>",
     ),
 ]

@@ -16,9 +16,9 @@ from project.asyncapi.section import (
     Count,
     Image,
     KeyProblem,
-    NoneOf,
     Section,
     URLPath,
+    none_of,
 )
 from project.asyncapi.units import MAX_INT32, Cpu, Memory, SharedMemory, parse_quantity
 
@@ -41,10 +41,10 @@ ContainerName = Annotated[
     str,
     Field(max_length=63),
     DNS_LABEL,
-    NoneOf(RESERVED_NAMES, "the name of a container of Cortex's own"),
+    none_of(RESERVED_NAMES, "the name of a container of Cortex's own"),
 ]
 EnvName = Annotated[str, AfterValidator(_own_env_name)]
-Port = Annotated[int, Field(ge=1, le=65535), NoneOf(RESERVED_PORTS, "a port of Cortex's own")]
+Port = Annotated[int, Field(ge=1, le=65535), none_of(RESERVED_PORTS, "a port of Cortex's own")]
 Command = Annotated[list[str], Field(min_length=1)]
 Seconds = Annotated[int, Field(ge=1, le=MAX_INT32)]
 

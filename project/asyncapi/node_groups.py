@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from project.asyncapi.instances import InstanceType
-from project.asyncapi.section import Count, KeyProblem, Matches, Section, check_unique
+from project.asyncapi.section import Count, KeyProblem, Section, check_unique, matches
 
 MAX_INSTANCE_POOLS = 20
 
@@ -21,8 +20,8 @@ MIN_IOPS_PER_THROUGHPUT = 4
 NodeGroupName = Annotated[
     str,
     Field(max_length=26),
-    Matches(
-        re.compile(r"[a-zA-Z0-9-]*[a-zA-Z0-9]"),
+    matches(
+        r"[a-zA-Z0-9-]*[a-zA-Z0-9]",
         "letters, digits and dashes, without one at the end",
     ),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -49,46 +49,62 @@ class KeyProblem(ValueError):
         self.key = key
 
 
-@dataclass(frozen=True, slots=True)
-class Matches:
-    """Text of which all matches ``pattern``; ``rule`` ends the sentence "must be"."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A check of a value of the right type, and what a JSON schema says of it."""
 
-    pattern: re.Pattern[str]
-    rule: str
+    check: Callable[[Any], Any]
+    schema: dict[str, Any]
 
     def __get_pydantic_core_schema__(
         self, source: object, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return no_info_after_validator_function(self._check, handler(source))
+        return no_info_after_validator_function(self.check, handler(source))
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
-        return handler(schema) | {"pattern": f"^(?:{self.pattern.pattern})$"}
+        narrowed: dict[str, Any] = handler(schema) | self.schema
+        return narrowed
 
-    def _check(self, text: str) -> str:
-        if not self.pattern.fullmatch(text):
-            raise ValueError(f"must be {self.rule}, not {text!r}")
+
+def matches(pattern: str, rule: str) -> Rule:
+    """Text of which all matches ``pattern``; ``rule`` ends the sentence "must be"."""
+    compiled = re.compile(pattern, re.ASCII)
+
+    def check(text: str) -> str:
+        if not compiled.fullmatch(text):
+            raise ValueError(f"must be {rule}, not {text!r}")
         return text
+
+    return Rule(check, {"pattern": f"^(?:{pattern})$"})
+
+
+def none_of(values: Collection[object], why: str) -> Rule:
+    """Anything but ``values``; ``why`` ends the sentence "8888 is"."""
+
+    def check(value: object) -> object:
+        if value in values:
+            raise ValueError(f"{value} is {why}")
+        return value
+
+    return Rule(check, {"not": {"enum": list(values)}})
 
 
 Count = Annotated[int, Field(ge=0)]
-DNS_LABEL = Matches(
-    re.compile("[a-z]([-a-z0-9]*[a-z0-9])?"),
+DNS_LABEL = matches(
+    "[a-z]([-a-z0-9]*[a-z0-9])?",
     "lower-case letters, digits and dashes, from a letter to a letter or digit",
 )
 
 # Registry, path, tag and digest of the grammar of distribution/reference.
 Image = Annotated[
     str,
-    Matches(
-        re.compile(
-            r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d+)?/)?"
-            r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
-            r"(?::\w[\w.-]{0,127})?"
-            r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
-            re.ASCII,
-        ),
+    matches(
+        r"(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d+)?/)?"
+        r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*"
+        r"(?::\w[\w.-]{0,127})?"
+        r"(?:@[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,})?",
         "an image, [registry/]path[:tag][@digest], in lower case but for the tag",
     ),
 ]
@@ -101,35 +117,12 @@ def _absolute(path: str) -> str:
 # A URL's path as Cortex makes it: with a slash at its begin and none at its end.
 URLPath = Annotated[
     str,
-    Matches(
-        re.compile(r"(?!.*//)[a-zA-Z0-9_\-./]+"),
+    matches(
+        r"(?!.*//)[a-zA-Z0-9_\-./]+",
         "a path of letters, digits and _ - . / without two slashes in a row",
     ),
     AfterValidator(_absolute),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class NoneOf:
-    """Anything but ``values``; ``why`` ends the sentence "8888 is"."""
-
-    values: tuple[object, ...]
-    why: str
-
-    def __get_pydantic_core_schema__(
-        self, source: object, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return handler(schema) | {"not": {"enum": list(self.values)}}
-
-    def _check(self, value: object) -> object:
-        if value in self.values:
-            raise ValueError(f"{value} is {self.why}")
-        return value
 
 
 class NotNull:

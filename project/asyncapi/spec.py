@@ -9,7 +9,6 @@ pkg/types/spec/validations.go and pkg/consts/consts.go
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
@@ -18,11 +17,11 @@ from project.asyncapi.container_spec import Container, Port, Probe, TcpSocket
 from project.asyncapi.section import (
     DNS_LABEL,
     KeyProblem,
-    Matches,
     NotNull,
     Section,
     URLPath,
     check_unique,
+    matches,
 )
 from project.asyncapi.units import MAX_INT32, Duration, Share, Window, parse_share
 
@@ -49,7 +48,7 @@ def _endpoint(path: str) -> str:
 APIName = Annotated[str, Field(max_length=42), DNS_LABEL, AfterValidator(_no_b_prefix)]
 Endpoint = Annotated[URLPath, Field(max_length=1000), AfterValidator(_endpoint)]
 NodeGroupName = Annotated[
-    str, Matches(re.compile(r"[a-zA-Z0-9_-]+"), "letters, digits, dashes and underscores")
+    str, matches(r"[a-zA-Z0-9_-]+", "letters, digits, dashes and underscores")
 ]
 Replicas = Annotated[int, Field(ge=0, le=MAX_INT32)]
 Factor = Annotated[float, Field(ge=0, lt=1)]

@@ -6,10 +6,17 @@ wrong then (=), as "line: key: message".
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from project.asyncapi.config import ConfigError, read_file
 from tests.unit.cortex_files import API, CLUSTER, mistakes, spoiled
 
 HERE = Path(__file__).parent
@@ -94,3 +101,50 @@ def test_too_many_node_groups(tmp_path: Path) -> None:
     assert mistakes(tmp_path, text + large) == [
         "2: node_groups: min_instances must be at most 200 in all groups together, not 205"
     ]
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.sampled_from(["", "0", "-1", "1Ki", "٣", "$(X)", "a/b", "0.0.0.0/0", "1h", "x" * 2000]),
+    st.text(max_size=5),
+    st.lists(st.none() | st.integers(0, 9) | st.text(max_size=3), max_size=2),
+    st.dictionaries(st.sampled_from(["name", "exec", "port", "", "é"]), st.none(), max_size=2),
+)
+
+
+def paths(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:  # noqa: ANN401
+    """The way to everything in ``value``."""
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in items:
+        yield (*above, key)
+        if isinstance(inner, dict | list):
+            yield from paths(inner, (*above, key))
+
+
+@pytest.mark.parametrize("text", [API, CLUSTER], ids=["api", "cluster"])
+@given(data=st.data())
+@settings(deadline=None, max_examples=60)
+def test_any_value_is_taken_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, text: str, data: st.DataObject
+) -> None:
+    """Whatever stands in whatever place: it is valid, or it is said what is wrong and where."""
+    value = yaml.safe_load(text)
+    *way, last = data.draw(st.sampled_from(sorted(paths(value), key=repr)))
+    place = value
+    for key in way:
+        place = place[key]
+    place[last] = data.draw(VALUES)
+    path = tmp_path_factory.getbasetemp() / "any.yaml"
+    path.write_text(yaml.safe_dump(value, sort_keys=False), encoding="utf-8")
+
+    try:
+        content = read_file(path).content
+    except ConfigError as error:
+        for line in str(error).splitlines():
+            assert re.match(rf"{re.escape(str(path))}:\d+: ", line)
+            assert "Input should" not in line
+    else:
+        assert content
