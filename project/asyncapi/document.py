@@ -88,23 +88,28 @@ def read_document(text: str) -> Document:
         DocumentError: it is none, or says something twice.
     """
     try:
+        node = _compose(text)
+        builder = _Builder()
+        value = builder.build(node, ())
+    except RecursionError as error:
+        raise DocumentError(1, "is nested too deeply") from error
+    lines = {(): node.start_mark.line + 1} | builder.lines
+    return Document(value, lines, builder.texts)
+
+
+def _compose(text: str) -> yaml.Node:
+    try:
         node = yaml.compose(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise DocumentError(mark.line + 1 if mark else 1, _explain(error)) from error
     except yaml.reader.ReaderError as error:
         line = text[: error.position].count("\n") + 1
-        raise DocumentError(
-            line, f"the character U+{error.character:04X} is not allowed"
-        ) from error
-    except RecursionError as error:
-        raise DocumentError(1, "is nested too deeply") from error
+        character = f"the character U+{error.character:04X}"
+        raise DocumentError(line, f"{character} is not allowed") from error
     if node is None:
         raise DocumentError(1, "is empty")
-    builder = _Builder()
-    value = builder.build(node, ())
-    lines = {(): node.start_mark.line + 1} | builder.lines
-    return Document(value, lines, builder.texts)
+    return node
 
 
 def _explain(error: yaml.MarkedYAMLError) -> str:
