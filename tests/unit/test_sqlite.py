@@ -384,9 +384,12 @@ def test_calls_wait_for_the_disk_after_one_that_did_not(sqlite: SQLiteStorage) -
 
     with sqlite.transaction(durable=False):
         assert level() == 1
-    assert level() == 2
     with sqlite.transaction():
         assert level() == 2
+    with sqlite.transaction(durable=False):
+        assert level() == 1
+    sqlite.add(request("a"))
+    assert level() == 2
 
 
 def test_one_owner_at_a_time(sqlite: SQLiteStorage, path: Path) -> None:
