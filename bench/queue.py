@@ -14,9 +14,7 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
-import sqlite3
 import statistics
 import sys
 import tempfile
@@ -29,9 +27,6 @@ from typing import Any
 import uvloop
 
 from bench.client import Connection, connections
-from bench.stub import serve
-from project.asyncapi.sqlite import SQLiteStorage
-from project.asyncapi.types import Request
 from project.sentiment.data import read_examples
 
 ROOT = Path(__file__).parent.parent
@@ -86,9 +81,7 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def running(
-    folder: Path, *arguments: str, concurrency: int = 16
-) -> AsyncIterator[Runtime]:
+async def running(folder: Path, *arguments: str, concurrency: int = 16) -> AsyncIterator[Runtime]:
     """The runtime over the queue in ``folder``, once its gateway answers; drained at the end."""
     runtime_port, metrics_port, container_port = free_port(), free_port(), free_port()
     config = folder / "cortex.yaml"
@@ -177,7 +170,6 @@ async def submit_many(
 
 async def all_completed(port: int, ids: Sequence[str]) -> None:
     """Wait until every request shows its result; the youngest first, for they end last."""
-
     async with connections(port, 1) as (connection,):
         for request_id in reversed(ids):
             while not await completed(connection, request_id):
@@ -360,7 +352,9 @@ SCENARIOS: dict[str, Callable[[Path], Coroutine[Any, Any, Figures]]] = {
     "submitted and completed": submitted_and_completed,
     "one at a time": one_at_a_time,
     "backlog": backlog,
-    "model": lambda folder: model(folder, [e.text for e in read_examples(Path("/work/shared/data/sst2/dev.tsv"))]),
+    "model": lambda folder: model(
+        folder, [e.text for e in read_examples(Path("/work/shared/data/sst2/dev.tsv"))]
+    ),
     "submitted and polled, 32 callers": lambda folder: polled(folder, CALLERS, 5000),
     "submitted and polled, one caller": lambda folder: polled(folder, 1, 500, 0.02),
 }

@@ -93,6 +93,9 @@ DEPTH = """
 SELECT (SELECT count(*) FROM requests WHERE status = 'in_queue'),
        (SELECT count(*) FROM requests WHERE status = 'in_progress')
 """
+FREE_BYTES = """
+SELECT freelist_count * page_size FROM pragma_freelist_count(), pragma_page_size()
+"""
 PURGE = """
 DELETE FROM requests
 WHERE seq IN (SELECT seq FROM requests WHERE ended_at <= ? ORDER BY ended_at LIMIT ?)
@@ -147,9 +150,7 @@ class SQLiteStorage:
 
     def add(self, request: Request) -> bool:
         """See :meth:`Storage.add`."""
-        free = shutil.disk_usage(self._folder).free
-        if free < self._min_free_bytes:
-            raise StorageFull(f"{free} bytes are free, {self._min_free_bytes} must be")
+        self._check_room()
         digest = hashlib.sha256(request.body).digest()
         with self._step():
             added = self._writer.execute(ADD, (request.id, digest)).fetchone()
@@ -222,7 +223,7 @@ class SQLiteStorage:
         self._lock.close()
 
     def _step(self) -> AbstractContextManager[object]:
-        """All of a call or nothing of it: in the transaction that there is, or in one of its own."""
+        """All of a call or nothing of it: in the transaction that there is, or in its own."""
         inside = self._writer.in_transaction
         return contextlib.nullcontext() if inside else self.transaction()
 
@@ -231,6 +232,13 @@ class SQLiteStorage:
         if durable is not self._durable:
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < self._min_free_bytes:  # what has ended leaves room in the file, too
+            free += self._writer.execute(FREE_BYTES).fetchone()[0]
+        if free < self._min_free_bytes:
+            raise StorageFull(f"{free} bytes are free, {self._min_free_bytes} must be")
 
     def _check_same(self, request_id: str, digest: bytes) -> None:
         known = self._writer.execute("SELECT digest FROM requests WHERE id = ?", (request_id,))
