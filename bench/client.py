@@ -1,4 +1,4 @@
-"""A client of few microseconds, so that what is measured is the server: HTTP/1.1 on bare sockets."""
+"""A client that costs a few microseconds, so that what is measured is the server."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Answer = tuple[int, bytes]
 
 
 class Connection(asyncio.Protocol):
-    """One request at a time over a connection that stays open; answers must say their length."""
+    """HTTP/1.1 on a bare socket: one request at a time; answers must say their length."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""

@@ -6,6 +6,7 @@ python -m bench.stub 8080
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
 
 import uvloop
@@ -34,11 +35,11 @@ class Stub(asyncio.Protocol):
             self._transport.write(ANSWER)  # type: ignore[attr-defined]
 
 
-async def serve(host: str, port: int) -> None:
+async def serve(listener: socket.socket) -> None:
     """Until cancelled."""
-    server = await asyncio.get_running_loop().create_server(Stub, host, port)
+    server = await asyncio.get_running_loop().create_server(Stub, sock=listener)
     await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve("127.0.0.1", int(sys.argv[1])))
+    uvloop.run(serve(socket.create_server(("127.0.0.1", int(sys.argv[1])), backlog=128)))
