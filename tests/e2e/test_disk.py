@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import httpx
 import pytest
 
 from tests.e2e.kills import ECHO
-from tests.helpers import RuntimeProcess, wait_until
+from tests.helpers import RuntimeProcess, free_port, submit, wait_until
 
 # A file system of its own, which nobody else sees, without being root.
 SMALL_DISK = (
@@ -63,3 +64,51 @@ def test_full_disk(start_runtime: Start, tmp_path: Path) -> None:
             answer = wait_until(lambda status=status: completed(client, status))
             assert answer.json()["result"] == LARGE
     assert runtime.interrupt() == 0
+
+
+TRACE = (
+    "strace", "-D", "-f", "-y", "-s", "300", "-o", "trace.txt",
+    "-e", "trace=pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg",
+)  # fmt: skip
+
+
+def can_trace(folder: Path) -> bool:
+    """Whether this machine lets us."""
+    if shutil.which("strace") is None:
+        return False
+    return subprocess.run([*TRACE, "true"], cwd=folder, check=False).returncode == 0
+
+
+def test_acknowledged_after_the_sync(start_runtime: Start, tmp_path: Path) -> None:
+    """An id is sent when the log with its request is on the disk: no power failure loses it."""
+    if not can_trace(tmp_path):
+        pytest.skip("needs strace")
+    elsewhere = ("--container-url", "http://127.0.0.1:1")  # nothing is pulled
+    port = free_port()
+    runtime = start_runtime(*elsewhere, "--port", str(port), inside=TRACE)
+    url = f"http://127.0.0.1:{port}/sentiment"
+    wait_until(lambda: is_listening(port))
+    ids = [submit(url, {"number": number}) for number in range(5)]
+    assert runtime.interrupt() == 0
+    trace = tmp_path / "trace.txt"
+    wait_until(lambda: f"{runtime.process.pid} +++ exited" in trace.read_text(errors="replace"))
+
+    unsynced, answered = True, []
+    for line in trace.read_text(errors="replace").splitlines():
+        if "pwrite64(" in line and "-wal>" in line:
+            unsynced = True
+        elif ("fdatasync(" in line and "-wal>" in line) or "fdatasync resumed" in line:
+            unsynced = not line.endswith("= 0")
+        elif '{\\"id\\":' in line:
+            assert not unsynced, line
+            answered.append(line)
+    assert [name in line for name, line in zip(ids, answered, strict=True)] == [True] * 5
+
+
+def is_listening(port: int) -> bool:
+    """Whether somebody takes connections there."""
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except OSError:
+        return False
+    return True
