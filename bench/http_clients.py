@@ -22,11 +22,8 @@ import httpcore
 import httpx
 import uvloop
 
-RESULT = b'{"predictions":[{"label":"POSITIVE","score":0.978,"tokens":5}]}'
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
-    len(RESULT),
-    RESULT,
-)
+from bench.stub import serve
+
 BODY = b'{"input_text": "a movie that is as lovely as the first one"}'
 HEADERS = [
     ("User-Agent", "curl/7.88.1"),
@@ -41,24 +38,8 @@ HEADERS = [
 Post = Callable[[], Awaitable[bytes]]
 
 
-class _Stub(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._seen = b""
-
-    def data_received(self, data: bytes) -> None:
-        self._seen += data
-        if self._seen.endswith(b"0\r\n\r\n"):
-            self._seen = b""
-            self._transport.write(ANSWER)  # type: ignore[attr-defined]
-
-
 def _serve(listener: socket.socket) -> None:
-    async def run() -> None:
-        server = await asyncio.get_running_loop().create_server(_Stub, sock=listener)
-        await server.serve_forever()
-
-    uvloop.run(run())
+    uvloop.run(serve(listener))
 
 
 async def _chunks() -> AsyncIterator[bytes]:

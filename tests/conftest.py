@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -56,8 +56,8 @@ def start_runtime(cortex_yaml: Path) -> Iterator[Callable[..., RuntimeProcess]]:
     """Starts ``python -m project.asyncapi`` beside ``cortex.yaml``; ended after the test."""
     started: list[RuntimeProcess] = []
 
-    def start(*arguments: str) -> RuntimeProcess:
-        process = RuntimeProcess(cortex_yaml.parent, arguments)
+    def start(*arguments: str, fault: str = "", inside: Sequence[str] = ()) -> RuntimeProcess:
+        process = RuntimeProcess(cortex_yaml.parent, arguments, fault, inside)
         started.append(process)
         return process
 

@@ -66,6 +66,7 @@ class Dequeuer:
         self._changed = changed
         self._policy = policy
         self._running: dict[asyncio.Task[None], Delivery] = {}
+        self._in_container = 0
         self._stopping = False
 
     async def run(self) -> None:
@@ -74,10 +75,11 @@ class Dequeuer:
         try:
             while not self._stopping:
                 changed = self._changed.listen()
-                deliveries = await self._pull()
+                free = self._free()
+                deliveries = await self._pull(free)
                 for delivery in deliveries:
                     self._start(delivery)
-                if not deliveries:
+                if not free or len(deliveries) < free:  # nothing may, or can, be pulled
                     await self._idle(changed)
             while self._running:
                 await asyncio.wait(self._running)
@@ -94,12 +96,18 @@ class Dequeuer:
         for task in self._running:
             task.cancel()
 
-    async def _pull(self) -> list[Delivery]:
-        free = self._policy.max_concurrency - len(self._running)
-        if not self._readiness.ready or not free:
+    def _free(self) -> int:
+        """How many requests may be pulled; those that wait to be stored hold up no others yet."""
+        most = self._policy.max_concurrency
+        if not self._readiness.ready:
+            return 0
+        return min(most - self._in_container, 2 * most - len(self._running))
+
+    async def _pull(self, limit: int) -> list[Delivery]:
+        if not limit:
             return []
         try:
-            return await self._queue.receive(free, LEASE_SECONDS)
+            return await self._queue.receive(limit, LEASE_SECONDS)
         except StorageError:
             logger.exception("nothing can be pulled; trying again")
             await asyncio.sleep(STORAGE_RETRY_SECONDS)
@@ -115,6 +123,7 @@ class Dequeuer:
             await asyncio.sleep(IDLE_SLEEP_SECONDS)
 
     def _start(self, delivery: Delivery) -> None:
+        self._in_container += 1
         task = asyncio.create_task(self._process(delivery))
         self._running[task] = delivery
         task.add_done_callback(self._ended)
@@ -134,7 +143,7 @@ class Dequeuer:
         request = delivery.request
         logger.info("in_progress", extra={"id": request.id, "receives": delivery.receives})
         try:
-            result = await self._handler.submit(request)
+            result = await self._submit(request)
         except NotSuccessful as error:
             await self._fail(delivery, str(error))
         except Unreachable as error:
@@ -145,6 +154,13 @@ class Dequeuer:
             await self._fail(delivery, f"{type(error).__name__}: {error}")
         else:
             await self._complete(delivery, result)
+
+    async def _submit(self, request: Request) -> bytes:
+        try:
+            return await self._handler.submit(request)
+        finally:  # the next one need not wait until this one's end is stored
+            self._in_container -= 1
+            self._changed.send()
 
     async def _complete(self, delivery: Delivery, result: bytes) -> None:
         request_id = delivery.request.id

@@ -21,15 +21,15 @@ logger = logging.getLogger(__name__)
 
 NOT_PASSED_ON = frozenset(
     {
-        "content-length",
-        "host",
-        "trailer",
-        "x-cortex-api-name",
-        "x-cortex-queue-url",
-        "x-cortex-request-id",
+        "Content-Length",
+        "Host",
+        "Trailer",
+        "X-Cortex-Api-Name",
+        "X-Cortex-Queue-Url",
+        "X-Cortex-Request-Id",
     }
 )
-"""In lower case: what the container gets from the dequeuer, or not at all."""
+"""What the container gets from the dequeuer, or not at all."""
 
 RETRY_AFTER_SECONDS = "5"
 

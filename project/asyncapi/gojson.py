@@ -45,8 +45,7 @@ def text(raw: bytes) -> str:
 
 def encode(value: object) -> bytes:
     """``value``, as :func:`decode` returns it, in one line of UTF-8."""
-    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    line = _SURROGATES.sub("\ufffd", line).translate(_HTML_ESCAPES)
+    line = _SURROGATES.sub("\ufffd", _ENCODER.encode(value)).translate(_HTML_ESCAPES)
     if "\\b" in line or "\\f" in line:
         line = re.sub(r"\\.", lambda pair: _SHORT_ESCAPES.get(pair[0], pair[0]), line)
     return _STRING_OR_FLOAT.sub(_go_float, line).encode()
@@ -109,6 +108,7 @@ def _replace_each_byte(error: UnicodeError) -> tuple[str, int]:
 
 codecs.register_error("go", _replace_each_byte)
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
 _DECODER = json.JSONDecoder(
     parse_float=_number, parse_int=_number, parse_constant=_not_json, object_pairs_hook=_pairs
 )

@@ -22,6 +22,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from project.asyncapi import gojson
+from project.asyncapi.headers import BY_NAME
 from project.asyncapi.types import Headers, Request
 
 REQUEST_ID_HEADER = "X-Cortex-Request-Id"
@@ -60,7 +61,9 @@ class _GoRequest(aiohttp.ClientRequest):
     def update_transfer_encoding(self) -> None:
         """The last step of aiohttp that adds a field."""
         super().update_transfer_encoding()
-        self.headers = CIMultiDict(sorted(self.headers.items(), key=_go_order))
+        fields = list(self.headers.items())
+        first = [field for name in GO_FIRST for field in fields if field[0] == name]
+        self.headers = CIMultiDict(first + [each for each in fields if each[0] not in GO_FIRST])
 
 
 class RequestHandler:
@@ -162,7 +165,7 @@ def _outgoing(request: Request) -> Headers:
     headers = [*request.headers, (REQUEST_ID_HEADER, request.id)]
     if "User-Agent" not in names:
         headers.append(GO_USER_AGENT)
-    headers.sort(key=lambda field: field[0])
+    headers.sort(key=BY_NAME)
     if not names & {"Accept-Encoding", "Range"}:
         headers.append(GO_ACCEPT_ENCODING)
     return tuple(headers)
@@ -173,10 +176,6 @@ def _redirected(url: URL, location: str) -> URL:
         return url.join(URL(location))
     except ValueError as error:
         raise NotSuccessful(f"the answer redirects to {location!r}: {error}") from error
-
-
-def _go_order(field: tuple[str, str]) -> int:
-    return GO_FIRST.index(field[0]) if field[0] in GO_FIRST else len(GO_FIRST)
 
 
 async def _chunks(body: bytes) -> AsyncIterator[bytes]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Iterable
+from operator import itemgetter
 
 from project.asyncapi import gojson
 from project.asyncapi.types import Headers
 
+BY_NAME = itemgetter(0)
 RawHeaders = Iterable[tuple[bytes, bytes]]
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-@functools.lru_cache(maxsize=1024)
 def canonical(name: str) -> str:
     """``x-request-id`` as ``X-Request-Id`` (textproto.CanonicalMIMEHeaderKey)."""
     if not _TOKEN.fullmatch(name):
@@ -22,10 +23,14 @@ def canonical(name: str) -> str:
 
 
 def to_go(raw: RawHeaders, without: frozenset[str]) -> Headers:
-    """Sorted by canonical name, repeated ones in their order; ``without`` names in lower case.
+    """Sorted by canonical name, repeated ones in their order; ``without`` some of those names.
 
     Values are UTF-8; other bytes become U+FFFD, as in the JSON that Cortex stores them in.
     """
-    pairs = ((name.decode("latin-1"), gojson.text(value)) for name, value in raw)
-    kept = [(canonical(name), value) for name, value in pairs if name.lower() not in without]
-    return tuple(sorted(kept, key=lambda pair: pair[0]))
+    pairs = [(_name(name), gojson.text(value)) for name, value in raw]
+    return tuple(sorted((pair for pair in pairs if pair[0] not in without), key=BY_NAME))
+
+
+@functools.lru_cache(maxsize=1024)
+def _name(raw: bytes) -> str:
+    return canonical(raw.decode("latin-1"))

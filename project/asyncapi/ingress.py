@@ -9,7 +9,9 @@ https://www.envoyproxy.io/docs/envoy/latest/configuration/http/http_conn_man/hea
 from __future__ import annotations
 
 import base64
+import functools
 import ipaddress
+import os
 import time
 import uuid
 from collections.abc import Mapping
@@ -141,11 +143,12 @@ def _request_id(own: bytes | None) -> bytes:
 
 def _trace(client_trace: bytes | None) -> list[tuple[bytes, bytes]]:
     """A span of the client's trace or of a new one, not sampled."""
-    trace = client_trace or uuid.uuid4().hex.encode()
-    span = trace[-16:] if client_trace is None else uuid.uuid4().hex[16:].encode()
+    trace = client_trace or os.urandom(16).hex().encode()
+    span = trace[-16:] if client_trace is None else os.urandom(8).hex().encode()
     return [(b"x-b3-sampled", b"0"), (b"x-b3-spanid", span), (b"x-b3-traceid", trace)]
 
 
+@functools.lru_cache(maxsize=1024)
 def _is_private(address: str) -> bool:
     try:
         return ipaddress.ip_address(address).is_private

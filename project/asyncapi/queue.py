@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -51,17 +51,19 @@ class _Call(Generic[T]):
 
 
 class _Worker:
-    """Runs calls on one thread, in order, all that have come in meanwhile in one go.
+    """Runs calls on one thread, all of a kind that have come in meanwhile in one go.
 
-    One hop to the thread and, when they are written, one wait for the disk serve them all.
+    One hop to the thread and, when they are written, one wait for the disk serve them all. Those
+    that need not wait for the disk come first, and by themselves.
     """
 
     def __init__(self, name: str, run: Callable[[Sequence[_Call[Any]]], list[Any]]) -> None:
         self._run = run
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
-        self._waiting: list[_Call[Any]] = []
-        self._working: asyncio.Task[None] | None = None
+        self._waiting: dict[bool, list[_Call[Any]]] = {False: [], True: []}  # by durability
+        self._changed = threading.Condition()
         self._closed = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
 
     def submit(self, call: Callable[[], T], *, durable: bool = False) -> asyncio.Future[T]:
         """Run ``call``; what it returns or raises is the future's.
@@ -69,34 +71,48 @@ class _Worker:
         Raises:
             RuntimeError: the worker is closed.
         """
-        if self._closed:
-            raise RuntimeError("the queue is closed")
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Call(call, durable, future))
-        if self._working is None:
-            self._working = asyncio.create_task(self._work())
+        with self._changed:
+            if self._closed:
+                raise RuntimeError("the queue is closed")
+            self._waiting[durable].append(_Call(call, durable, future))
+            self._changed.notify()
         return future
 
     async def close(self) -> None:
         """Finish the calls that were made; later ones are refused."""
-        self._closed = True
-        if self._working is not None:
-            await self._working
-        self._thread.shutdown()
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join)
 
-    async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._waiting:
-            group, self._waiting = self._waiting[:GROUP], self._waiting[GROUP:]
-            outcomes = await loop.run_in_executor(self._thread, self._run, group)
-            for call, outcome in zip(group, outcomes, strict=True):
-                if call.future.cancelled():
-                    continue
-                if isinstance(outcome, Exception):
-                    call.future.set_exception(outcome)
-                else:
-                    call.future.set_result(outcome)
-        self._working = None
+    def _work(self) -> None:
+        while group := self._next():
+            try:
+                outcomes = self._run(group)
+            except BaseException as error:  # nobody may wait for ever
+                outcomes = [error] * len(group)
+            group[0].future.get_loop().call_soon_threadsafe(_settle, group, outcomes)
+
+    def _next(self) -> list[_Call[Any]]:
+        """Wait for calls; none when there are no more and the worker is closed."""
+        with self._changed:
+            while not (self._waiting[False] or self._waiting[True] or self._closed):
+                self._changed.wait()
+            durable = not self._waiting[False]
+            waiting = self._waiting[durable]
+            self._waiting[durable] = waiting[GROUP:]
+            return waiting[:GROUP]
+
+
+def _settle(calls: Sequence[_Call[Any]], outcomes: Sequence[Any]) -> None:
+    for call, outcome in zip(calls, outcomes, strict=True):
+        if call.future.cancelled():
+            continue
+        if isinstance(outcome, BaseException):
+            call.future.set_exception(outcome)
+        else:
+            call.future.set_result(outcome)
 
 
 class RequestQueue:
@@ -199,7 +215,7 @@ class RequestQueue:
     def _commit(self, calls: Sequence[_Call[Any]]) -> list[Any]:
         """Run the calls in one transaction; if that fails, each in its own, to see which did."""
         try:
-            with self._storage.transaction(durable=any(call.durable for call in calls)):
+            with self._storage.transaction(durable=calls[0].durable):
                 return [_outcome(call, (LeaseLost, DuplicateRequest)) for call in calls]
         except Exception as error:
             if len(calls) == 1:

@@ -11,6 +11,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
@@ -22,6 +23,9 @@ logger = logging.getLogger(__name__)
 
 JOURNAL_BYTES = 64 * 1024 * 1024
 """What is left of the write-ahead log after a burst."""
+
+CACHE_KIBIBYTES = 16 * 1024
+"""The writer's: ids are in no order, so that each is stored on another page of their index."""
 
 VACUUM_PAGES = 1000
 """Pages of 4 KiB that a purge gives back at most, so that it does not hold up the writer."""
@@ -64,7 +68,9 @@ RECEIVE = """
 UPDATE requests
 SET status = 'in_progress', receives = receives + 1, receipt = receipt + 1, lease_until = ?
 WHERE seq IN (SELECT seq FROM requests WHERE status = 'in_queue' ORDER BY seq LIMIT ?)
-RETURNING seq, id, receives, receipt
+RETURNING seq, id, receives, receipt,
+    (SELECT headers FROM payloads WHERE payloads.seq = requests.seq),
+    (SELECT body FROM payloads WHERE payloads.seq = requests.seq)
 """
 RENEW = """
 UPDATE requests SET lease_until = ?
@@ -86,6 +92,9 @@ FROM requests LEFT JOIN results USING (seq) WHERE id = ?
 DEPTH = """
 SELECT (SELECT count(*) FROM requests WHERE status = 'in_queue'),
        (SELECT count(*) FROM requests WHERE status = 'in_progress')
+"""
+FREE_BYTES = """
+SELECT freelist_count * page_size FROM pragma_freelist_count(), pragma_page_size()
 """
 PURGE = """
 DELETE FROM requests
@@ -120,6 +129,7 @@ class SQLiteStorage:
             _set_aside_if_damaged(path)
             self._writer = _connect(path)
             undo.callback(self._writer.close)
+            self._durable = True
             _prepare(self._writer, path)
             self._reader = _connect(path)
             undo.pop_all()
@@ -128,24 +138,19 @@ class SQLiteStorage:
     def transaction(self, *, durable: bool = True) -> Iterator[None]:
         """See :meth:`Storage.transaction`."""
         with _storage_errors():
-            # A commit that does not wait for the disk is made safe by the next one that does.
-            if not durable:
-                self._writer.execute("PRAGMA synchronous = NORMAL")
+            self._synchronize(durable=durable)
             try:
                 self._writer.execute("BEGIN IMMEDIATE")
                 yield
                 self._writer.execute("COMMIT")
             except BaseException:
-                self._undo("ROLLBACK")
+                if self._writer.in_transaction:  # SQLite ends it by itself when the disk is full
+                    self._writer.execute("ROLLBACK")
                 raise
-            finally:
-                self._writer.execute("PRAGMA synchronous = FULL")  # for calls outside
 
     def add(self, request: Request) -> bool:
         """See :meth:`Storage.add`."""
-        free = shutil.disk_usage(self._folder).free
-        if free < self._min_free_bytes:
-            raise StorageFull(f"{free} bytes are free, {self._min_free_bytes} must be")
+        self._check_room()
         digest = hashlib.sha256(request.body).digest()
         with self._step():
             added = self._writer.execute(ADD, (request.id, digest)).fetchone()
@@ -162,7 +167,7 @@ class SQLiteStorage:
         with self._step():
             self._writer.execute(EXPIRE, (now,))
             rows = self._writer.execute(RECEIVE, (now + lease_seconds, limit)).fetchall()
-            return [self._delivery(*row) for row in sorted(rows)]
+        return [_delivery(*row) for _, *row in sorted(rows)]
 
     def renew(self, delivery: Delivery, lease_seconds: float) -> None:
         """See :meth:`Storage.renew`."""
@@ -217,33 +222,28 @@ class SQLiteStorage:
         self._writer.close()
         self._lock.close()
 
-    @contextlib.contextmanager
-    def _step(self) -> Iterator[None]:
-        """All of a call or nothing of it, inside a transaction or alone."""
-        with _storage_errors():
-            self._writer.execute("SAVEPOINT step")
-            try:
-                yield
-                self._writer.execute("RELEASE step")
-            except BaseException:
-                self._undo("ROLLBACK TO step; RELEASE step")
-                raise
+    def _step(self) -> AbstractContextManager[object]:
+        """All of a call or nothing of it: in the transaction that there is, or in its own."""
+        inside = self._writer.in_transaction
+        return contextlib.nullcontext() if inside else self.transaction()
 
-    def _undo(self, statements: str) -> None:
-        for statement in statements.split("; "):
-            if self._writer.in_transaction:  # SQLite rolls back by itself when the disk is full
-                self._writer.execute(statement)
+    def _synchronize(self, *, durable: bool) -> None:
+        """Whether the next commit waits for the disk; one that does makes safe those before it."""
+        if durable is not self._durable:
+            self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._durable = durable
+
+    def _check_room(self) -> None:
+        free = shutil.disk_usage(self._folder).free
+        if free < self._min_free_bytes:  # what has ended leaves room in the file, too
+            free += self._writer.execute(FREE_BYTES).fetchone()[0]
+        if free < self._min_free_bytes:
+            raise StorageFull(f"{free} bytes are free, {self._min_free_bytes} must be")
 
     def _check_same(self, request_id: str, digest: bytes) -> None:
         known = self._writer.execute("SELECT digest FROM requests WHERE id = ?", (request_id,))
         if known.fetchone() != (digest,):
             raise DuplicateRequest(f"id {request_id} was submitted before, with another body")
-
-    def _delivery(self, seq: int, request_id: str, receives: int, receipt: int) -> Delivery:
-        select = "SELECT headers, body FROM payloads WHERE seq = ?"
-        headers, body = self._writer.execute(select, (seq,)).fetchone()
-        pairs = tuple((name, value) for name, value in json.loads(headers))
-        return Delivery(Request(request_id, pairs, body), receives, receipt)
 
     def _end(self, delivery: Delivery, status: Status, reason: str | None) -> int:
         seq = self._leased(END, delivery, status.value, reason, self._clock())
@@ -258,6 +258,11 @@ class SQLiteStorage:
             raise LeaseLost(f"the lease {delivery.receipt} of request {request_id!r} is over")
         seq: int = row[0][0]
         return seq
+
+
+def _delivery(request_id: str, receives: int, receipt: int, headers: str, body: bytes) -> Delivery:
+    pairs = tuple((name, value) for name, value in json.loads(headers))
+    return Delivery(Request(request_id, pairs, body), receives, receipt)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -275,6 +280,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
     connection.execute("PRAGMA synchronous = FULL")
+    connection.execute(f"PRAGMA cache_size = {-CACHE_KIBIBYTES}")
     if version == 0:
         connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
     connection.execute(RECOVER)

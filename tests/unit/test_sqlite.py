@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -384,9 +385,12 @@ def test_calls_wait_for_the_disk_after_one_that_did_not(sqlite: SQLiteStorage) -
 
     with sqlite.transaction(durable=False):
         assert level() == 1
-    assert level() == 2
     with sqlite.transaction():
         assert level() == 2
+    with sqlite.transaction(durable=False):
+        assert level() == 1
+    sqlite.add(request("a"))
+    assert level() == 2
 
 
 def test_one_owner_at_a_time(sqlite: SQLiteStorage, path: Path) -> None:
@@ -567,6 +571,20 @@ def test_little_room_is_kept_for_running_work(path: Path) -> None:
     storage.release(third)
     assert [known(storage, name).status for name in "abc"] == ["completed", "failed", "in_progress"]
     assert storage.purge(0, 2) == 2
+    storage.close()
+
+
+def test_room_in_the_file_counts(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has ended makes room for new work though the file does not shrink at once."""
+    storage = SQLiteStorage(path, min_free_bytes=500_000)
+    storage.add(request("large", bytes(1_000_000)))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
+    with pytest.raises(StorageFull, match="100000 bytes are free, 500000 must be"):
+        storage.add(request("next"))
+
+    storage.complete(receive(storage), b"{}")
+
+    assert storage.add(request("next"))
     storage.close()
 
 

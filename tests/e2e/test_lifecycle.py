@@ -1,0 +1,131 @@
+"""Start and stop: what is finished, what stays, what is restarted, and several APIs at once."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.kills import ECHO
+from tests.helpers import RuntimeProcess, poll, submit, wait_until
+
+Start = Callable[..., RuntimeProcess]
+
+
+def is_refused(url: str) -> bool:
+    """Whether nothing listens there any more."""
+    try:
+        httpx.get(f"{url}/healthz")
+    except httpx.TransportError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stop_drains(start_runtime: Start, tmp_path: Path, number: int) -> None:
+    """What runs is finished and stored, what waits is computed after the next start, once each."""
+    runtime = start_runtime(*ECHO)
+    url = runtime.url()
+    (tmp_path / "hold").touch()
+    ids = [submit(url, {"number": each}) for each in range(10)]
+    seen = tmp_path / "seen"
+    wait_until(lambda: seen.exists() and len(seen.read_text().splitlines()) == 4)
+
+    runtime.process.send_signal(number)
+    wait_until(lambda: "stopping" in runtime.text())
+    wait_until(lambda: is_refused(url))  # nothing new is taken
+    assert runtime.process.poll() is None
+    (tmp_path / "hold").unlink()
+    assert runtime.process.wait(60) == 0
+
+    assert len(seen.read_text().splitlines()) == 4
+    url = start_runtime(*ECHO).url()
+    for each, request_id in enumerate(ids):
+        assert wait_until(lambda name=request_id: poll(url, name))["result"] == {"number": each}  # type: ignore[misc]
+    assert sorted(json.loads(line)["number"] for line in seen.read_text().splitlines()) == [
+        *range(10)
+    ]
+
+
+def test_two_apis(start_runtime: Start, cortex_yaml: Path) -> None:
+    """Each has its endpoint, its queue, its container and its metrics, on one port."""
+    second = cortex_yaml.read_text().replace("name: sentiment", "name: other")
+    second += "  networking: {endpoint: some/where}\n"
+    cortex_yaml.write_text(cortex_yaml.read_text() + second)
+    runtime = start_runtime(*ECHO)
+    url = runtime.url()
+    other = url.replace("/sentiment", "/some/where")
+
+    ids = submit(url, {"api": 1}), submit(other, {"api": 2})
+
+    assert wait_until(lambda: poll(url, ids[0]))["result"] == {"api": 1}
+    assert wait_until(lambda: poll(other, ids[1]))["result"] == {"api": 2}
+    assert httpx.get(f"{url}/{ids[1]}").status_code == 404
+    assert httpx.post(url.replace("/sentiment", "/other")).status_code == 404
+    metrics = runtime.text().partition("Metrics: ")[2].splitlines()[0]
+    text = httpx.get(metrics).text
+    for name in ("sentiment", "other"):
+        labels = f'api_kind="AsyncAPI",api_name="{name}",status_code="200"'
+        assert f"cortex_async_request_count{{{labels}}} 1.0" in text
+    assert sorted(path.name for path in (cortex_yaml.parent / ".asyncapi").glob("*.sqlite3")) == [
+        "other.sqlite3",
+        "sentiment.sqlite3",
+    ]
+    assert runtime.interrupt() == 0
+
+
+def test_sick_container_is_restarted(start_runtime: Start, cortex_yaml: Path) -> None:
+    """Liveness fails: pre_stop, SIGTERM, a new process; what it was computing still completes."""
+    folder = cortex_yaml.parent
+    cortex_yaml.write_text(
+        cortex_yaml.read_text()
+        + """
+        liveness_probe:
+          exec: {command: [sh, -c, "test ! -e sick"]}
+          period_seconds: 1
+          failure_threshold: 1
+          timeout_seconds: 30
+        pre_stop:
+          exec: {command: [sh, -c, "rm sick; echo bye >> stopped"]}
+"""
+    )
+    runtime = start_runtime(*ECHO)
+    url = runtime.url()
+    first = (folder / "container.pid").read_text()
+    (folder / "hold").touch()
+    request_id = submit(url, {"number": 1})
+    wait_until((folder / "seen").exists)
+
+    (folder / "sick").touch()
+    wait_until(lambda: (folder / "container.pid").read_text() not in {"", first})
+    (folder / "hold").unlink()
+
+    assert wait_until(lambda: poll(url, request_id))["result"] == {"number": 1}
+    assert (folder / "stopped").read_text() == "bye\n"
+    assert "fails its liveness probe" in runtime.text()
+    assert runtime.interrupt() == 0
+
+
+def test_every_transition_is_logged(start_runtime: Start) -> None:
+    """A JSON line with the id when it is queued, sent and ended."""
+    runtime = start_runtime(*ECHO)
+    url = runtime.url()
+    request_id = submit(url, {"number": 1})
+    unreadable = submit(url, [1])
+    wait_until(lambda: poll(url, request_id))
+    wait_until(lambda: httpx.get(f"{url}/{unreadable}").status_code == 500)
+    assert runtime.interrupt() == 0
+
+    lines = [json.loads(line) for line in runtime.text().splitlines() if line.startswith("{")]
+    events = [line["message"] for line in lines if line.get("id") == request_id]
+    assert events == ["in_queue", "in_progress", "completed"]
+    (warning,) = (
+        line["message"]
+        for line in lines
+        if line.get("id") == unreadable and line["level"] == "warning"
+    )
+    assert "answered with a JSON array" in warning
