@@ -124,7 +124,8 @@ def _success(result: object) -> dict[str, object]:
         raise RequestFailed(f"the result is no object: {result!r}")
     if "error" in result:
         error = result["error"]
-        raise RequestFailed(str(error.get("message") if isinstance(error, dict) else error))
+        detail = error.get("detail", error.get("message")) if isinstance(error, dict) else error
+        raise RequestFailed(str(detail))
     return result
 
 

@@ -19,7 +19,14 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
-from project.sentiment.prediction import Classifier, EncodedText, Prediction, TokenIds
+from project.sentiment.options import OnLongText
+from project.sentiment.prediction import (
+    Classifier,
+    EncodedText,
+    Prediction,
+    TextTooLong,
+    TokenIds,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -155,19 +162,23 @@ class Batcher:
         return monotonic() - min(started) if started else 0.0
 
     async def predict(
-        self, texts: Sequence[str], timings: Timings | None = None
-    ) -> list[Prediction]:
+        self,
+        texts: Sequence[str],
+        on_long_text: OnLongText | None = None,
+        timings: Timings | None = None,
+    ) -> list[Prediction | TextTooLong]:
         """Classify ``texts`` without blocking the event loop.
 
         A caller that is cancelled is dropped before its windows are computed.
 
         Args:
+            on_long_text: see :meth:`Classifier.encode`; a text that is refused by it gets the
+                error in the place of its prediction.
             timings: is filled in.
 
         Raises:
             Overloaded: too much waits already.
             DeadlineExceeded: the model did not come to it in time.
-            TextTooLong: a text is over the model's limit.
             Aborted: the batcher was given up.
         """
         timings = timings or Timings()
@@ -175,13 +186,16 @@ class Batcher:
         self._check_room(0)
         arrived = monotonic()
         if sum(map(len, texts)) > LONG_CHARS:
-            encoded = await asyncio.to_thread(self._classifier.encode, texts)
+            encoded = await asyncio.to_thread(self._classifier.encode, texts, on_long_text)
         else:
-            encoded = self._classifier.encode(texts)
+            encoded = self._classifier.encode(texts, on_long_text)
         timings.tokenize = monotonic() - arrived
         rows = iter(await self._infer(encoded, deadline, timings))
         return [
-            self._classifier.combine(text, [next(rows) for _ in text.windows]) for text in encoded
+            self._classifier.combine(text, [next(rows) for _ in text.windows])
+            if text.over is None
+            else TextTooLong(index, text.tokens, text.over)
+            for index, text in enumerate(encoded)
         ]
 
     def close(self) -> None:
@@ -216,6 +230,8 @@ class Batcher:
         self, texts: Sequence[EncodedText], deadline: float, timings: Timings
     ) -> list[list[float]]:
         windows = [window for text in texts for window in text.windows]
+        if not windows:
+            return []
         tokens = sum(map(len, windows))
         self._check_room(tokens)
         future = asyncio.get_running_loop().create_future()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from enum import StrEnum, unique
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fastapi import FastAPI
@@ -18,12 +19,14 @@ from prometheus_client import (
     disable_created_metrics,
 )
 from prometheus_fastapi_instrumentator import Instrumentator
+from prometheus_fastapi_instrumentator import metrics as instrumentation
 
 from project.problems import Kind
 from project.sentiment.prediction import Classifier, Prediction
 from project.settings import Settings
 
 METRICS_PATH = "/metrics"
+METHODS = frozenset({"GET", "HEAD", "OPTIONS", "POST"})
 
 WAIT_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 INFERENCE_BUCKETS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -117,14 +120,13 @@ class Metrics:
         self._padded.observe(len(lengths) * max(lengths))
         self._tokens.inc(sum(lengths))
 
-    def classified(self, predictions: Sequence[Prediction]) -> None:
-        """Texts were answered."""
-        for each in predictions:
-            self._texts.labels(each.label).inc()
-            if each.truncated:
-                self._long[LongText.TRUNCATED].inc()
-            elif each.windows > 1:
-                self._long[LongText.WINDOWED].inc()
+    def classified(self, prediction: Prediction) -> None:
+        """A text was answered."""
+        self._texts.labels(prediction.label).inc()
+        if prediction.truncated:
+            self._long[LongText.TRUNCATED].inc()
+        elif prediction.windows > 1:
+            self._long[LongText.WINDOWED].inc()
 
     def too_long(self) -> None:
         """A text was refused because the model cannot read it at once."""
@@ -150,12 +152,46 @@ class Metrics:
         self._tokens_waiting.set_function(lambda: waiting()[1])
 
 
-def expose_metrics(app: FastAPI, settings: Settings, metrics: Metrics) -> None:
-    """Measure every request to ``app`` and serve the figures on ``/metrics``."""
-    instrumentator = Instrumentator(excluded_handlers=[METRICS_PATH], registry=metrics.registry)
-    instrumentator.instrument(
-        app,
-        metric_namespace=settings.metrics_namespace,
-        metric_subsystem=settings.metrics_subsystem,
-    )
+class HttpMetrics:
+    """The HTTP series of prometheus-fastapi-instrumentator, without its middleware.
+
+    That one matches the route a second time and builds a request and a response to look at: more
+    than all else that is done around a request. What it counts with is used as it is.
+
+    Args:
+        paths: which there are: any other is ``none``, for a caller must not make new series.
+    """
+
+    def __init__(self, metrics: Metrics, settings: Settings, paths: Iterable[str]) -> None:
+        self._paths = frozenset(paths)
+        self._count = instrumentation.default(
+            metric_namespace=settings.metrics_namespace,
+            metric_subsystem=settings.metrics_subsystem,
+            registry=metrics.registry,
+        )
+
+    def observe(
+        self, method: str, path: str, status: int, seconds: float, received: int, sent: int
+    ) -> None:
+        """A request was answered; ``received`` and ``sent`` are the bytes of the bodies."""
+        if path == METRICS_PATH or self._count is None:
+            return
+        info = instrumentation.Info(
+            request=_sized(received),
+            response=_sized(sent),
+            method=method if method in METHODS else "other",
+            modified_handler=path if path in self._paths else "none",
+            modified_status=f"{status // 100}xx",
+            modified_duration=seconds,
+        )
+        self._count(info)
+
+
+def _sized(length: int) -> Any:  # noqa: ANN401  (all that is asked of a request or a response)
+    return SimpleNamespace(headers={"Content-Length": length})
+
+
+def expose_metrics(app: FastAPI, metrics: Metrics) -> None:
+    """Serve the figures on ``/metrics``."""
+    instrumentator = Instrumentator(registry=metrics.registry)
     instrumentator.expose(app, endpoint=METRICS_PATH, include_in_schema=False)

@@ -6,7 +6,10 @@ from enum import Enum, unique
 from typing import Any
 
 TYPE_PREFIX = "urn:problem-type:sentiment:"
-MEDIA_TYPE = "application/problem+json"
+MEDIA_TYPE = b"application/problem+json"
+RETRY_AFTER_SECONDS = b"1"
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
 @unique
@@ -24,6 +27,7 @@ class Kind(Enum):
     INVALID_OPTION = "invalid-option", 422, "An option has a value that it cannot have"
     MALFORMED_BODY = "malformed-body", 422, "The body cannot be parsed"
     BODY_TOO_LARGE = "body-too-large", 413, "The body is too large"
+    SLOW_BODY = "slow-body", 408, "The body did not arrive in time"
     UNSUPPORTED_MEDIA_TYPE = "unsupported-media-type", 415, "The body is in no form that is read"
     NOT_FOUND = "not-found", 404, "There is no such path"
     METHOD_NOT_ALLOWED = "method-not-allowed", 405, "The path has no such method"
@@ -61,6 +65,14 @@ class Problem(Exception):
         self.detail = detail
         self.field = field
         self.limit = limit
+
+    def headers(self) -> RawHeaders:
+        """What goes with it to a direct caller: when, or how, to try again."""
+        if self.kind.status == 503:
+            return ((b"retry-after", RETRY_AFTER_SECONDS),)
+        if self.field == "Content-Encoding":
+            return ((b"accept-encoding", b"gzip, identity"),)
+        return ()
 
     def members(self) -> dict[str, Any]:
         """The members of the problem object."""

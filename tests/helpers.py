@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import httpx
 import uvicorn
 
+from project.sentiment.options import OnLongText
 from project.sentiment.prediction import EncodedText, Prediction, TokenIds
 
 ROOT = Path(__file__).parent.parent
@@ -135,9 +136,18 @@ class FakeClassifier:
         self.gate = threading.Event()
         self.gate.set()
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Every text is one window of its characters."""
+    def encode(
+        self, texts: Sequence[str], on_long_text: OnLongText | None = None
+    ) -> list[EncodedText]:
+        """Every text is one window of its characters; more than 1000 are refused on request."""
+        if on_long_text is OnLongText.REJECT:
+            return [self._limited(text) for text in texts]
         return [EncodedText((tuple(map(ord, text)),), len(text)) for text in texts]
+
+    def _limited(self, text: str) -> EncodedText:
+        if len(text) > 1000:
+            return EncodedText((), len(text), over=1000)
+        return EncodedText((tuple(map(ord, text)),), len(text))
 
     def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """Answer from the lengths."""

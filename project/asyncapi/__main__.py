@@ -21,10 +21,7 @@ from project.asyncapi.runtime import Options, Runtime
 from project.asyncapi.spec import AsyncAPI
 from project.asyncapi.storage import StorageError
 
-COMMAND = (
-    f"{shlex.quote(sys.executable)} -m uvicorn --factory project.app:create_app"
-    " --host 127.0.0.1 --port $(CORTEX_PORT) --no-access-log"
-)
+COMMAND = f"{shlex.quote(sys.executable)} -m project --host 127.0.0.1 --port $(CORTEX_PORT)"
 
 READY = """\
 ready: {name} answers on {url}, its container on {container}

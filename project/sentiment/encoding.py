@@ -9,7 +9,7 @@ from tokenizers import Encoding, Tokenizer
 
 from project.sentiment.files import ModelError
 from project.sentiment.options import LongTextPolicy, OnLongText
-from project.sentiment.prediction import EncodedText, TextTooLong
+from project.sentiment.prediction import EncodedText
 
 
 class TextEncoder:
@@ -32,22 +32,24 @@ class TextEncoder:
         self._window = window
         self._policy = policy
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+    def encode(
+        self, texts: Sequence[str], on_long_text: OnLongText | None = None
+    ) -> list[EncodedText]:
         """Tokenise ``texts``; see :meth:`Classifier.encode`."""
+        policy = on_long_text or self._policy.on_long_text
         encodings = self._tokenizer.encode_batch_fast(list(texts))
-        return [self._encoded(index, each) for index, each in enumerate(encodings)]
+        return [self._encoded(each, policy) for each in encodings]
 
-    def _encoded(self, index: int, first: Encoding) -> EncodedText:
+    def _encoded(self, first: Encoding, on_long_text: OnLongText) -> EncodedText:
         windows = tuple(tuple(each.ids) for each in (first, *first.overflowing))
         if len(windows) == 1:
             return EncodedText(windows, len(windows[0]) - self._special)
         tokens = self._count(windows)
-        policy = self._policy
-        if policy.on_long_text is OnLongText.REJECT:
-            raise TextTooLong(index, tokens, self._window - self._special)
-        if policy.on_long_text is OnLongText.TRUNCATE:
+        if on_long_text is OnLongText.REJECT:
+            return EncodedText((), tokens, over=self._window - self._special)
+        if on_long_text is OnLongText.TRUNCATE:
             return EncodedText(windows[:1], tokens, truncated=True)
-        kept = windows[: policy.max_windows]
+        kept = windows[: self._policy.max_windows]
         return EncodedText(kept, tokens, truncated=len(kept) < len(windows))
 
     def _count(self, windows: Sequence[Sequence[int]]) -> int:

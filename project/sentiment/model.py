@@ -25,8 +25,8 @@ from project.sentiment.files import (
     read_model_config,
     weights_revision,
 )
-from project.sentiment.options import BackendName, LongTextPolicy
-from project.sentiment.prediction import EncodedText, Prediction, TokenIds
+from project.sentiment.options import BackendName, LongTextPolicy, OnLongText
+from project.sentiment.prediction import EncodedText, Prediction, TextTooLong, TokenIds
 
 SHIPPED_NAME = "minilm-l6-sst2"
 SAMPLE_TEXTS = ("i like you!", "i hate you!")
@@ -74,15 +74,24 @@ class SentimentClassifier:
         self.workers = self._backend.workers
 
     def predict(self, texts: Sequence[str]) -> list[Prediction]:
-        """Classify ``texts``: one prediction per text, in their order."""
+        """Classify ``texts``: one prediction per text, in their order.
+
+        Raises:
+            TextTooLong: a text is over the limit, and may not be cut.
+        """
         encoded = self.encode(texts)
+        for index, each in enumerate(encoded):
+            if each.over is not None:
+                raise TextTooLong(index, each.tokens, each.over)
         windows = [window for each in encoded for window in each.windows]
         rows = iter(self._infer_all(windows))
         return [self.combine(each, [next(rows) for _ in each.windows]) for each in encoded]
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+    def encode(
+        self, texts: Sequence[str], on_long_text: OnLongText | None = None
+    ) -> list[EncodedText]:
         """See :meth:`Classifier.encode`."""
-        return self._encoder.encode(texts)
+        return self._encoder.encode(texts, on_long_text)
 
     def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """See :meth:`Classifier.infer`."""

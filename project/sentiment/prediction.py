@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from project.sentiment.options import OnLongText
+
 TokenIds = Sequence[int]
 """One window of a text, special tokens included, not padded."""
 
@@ -18,11 +20,14 @@ class EncodedText:
         windows: token ids, each at most the model's window long; neighbours overlap.
         tokens: of the whole text, special tokens not counted.
         truncated: whether a part of the text is in no window.
+        over: the most tokens that are taken, if the text has more and is refused: it has no
+            windows then.
     """
 
     windows: tuple[TokenIds, ...]
     tokens: int
     truncated: bool = False
+    over: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +54,13 @@ class TextTooLong(ValueError):
 
     Attributes:
         index: of the text in its list.
+        limit: in tokens.
     """
 
     def __init__(self, index: int, tokens: int, limit: int) -> None:
         super().__init__(f"has {tokens} tokens, at most {limit} are taken")
         self.index = index
+        self.limit = limit
 
 
 class Classifier(Protocol):
@@ -79,11 +86,13 @@ class Classifier(Protocol):
     def workers(self) -> int:
         """How many threads should call :meth:`infer` at once."""
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
-        """Tokenise ``texts``.
+    def encode(
+        self, texts: Sequence[str], on_long_text: OnLongText | None = None
+    ) -> list[EncodedText]:
+        """Tokenise ``texts``; one that is over the limit and may not be cut has no windows.
 
-        Raises:
-            TextTooLong: a text is over the limit, and may not be cut.
+        Args:
+            on_long_text: what to do with such texts; None: what the model was loaded with.
         """
 
     def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:

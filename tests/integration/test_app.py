@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from project.app import create_app, load_classifier
+from project.app import create_app
+from project.engine import load_classifier
 from project.sentiment.files import WEIGHTS
 from project.sentiment.golden import Golden, read_golden, write_golden
 from project.sentiment.prediction import Classifier
@@ -45,6 +46,8 @@ def test_one_text(url: str) -> None:
         "windows": 1,
         "truncated": False,
         "model": "fake",
+        "revision": "0123456789ab",
+        "backend": "fake",
     }
 
 
@@ -90,11 +93,14 @@ def test_refusal_names_field_and_limit(url: str) -> None:
     response = httpx.post(url, json={"input_text": ["a"] * 4})
 
     assert response.status_code == 422
+    assert response.headers["content-type"] == "application/problem+json"
     assert response.json() == {
-        "error": {
-            "message": "input_text holds 4 texts, at most 3 are taken",
-            "field": "input_text",
-        }
+        "type": "urn:problem-type:sentiment:too-many-texts",
+        "title": "There are too many texts",
+        "status": 422,
+        "detail": "input_text holds 4 texts, at most 3 are taken",
+        "field": "input_text",
+        "limit": 3,
     }
 
 
@@ -186,7 +192,8 @@ def test_late_answer_is_504(classifier: FakeClassifier) -> None:
         response = httpx.post(url, json={"input_text": "a"})
         classifier.gate.set()
 
-    assert (response.status_code, response.json()) == (504, {"detail": "not answered in 0.2 s"})
+    assert response.status_code == 504
+    assert response.json()["detail"] == "not answered in 0.2 s"
 
 
 def test_long_text_may_be_refused() -> None:
@@ -194,13 +201,17 @@ def test_long_text_may_be_refused() -> None:
     settings = Settings(on_long_text="reject")
     with serve(create_app(settings)) as url:
         wait_until(lambda: is_ready(url))
-        response = httpx.post(url, json={"input_text": ["good", "good " * 600]})
+        listed = httpx.post(url, json={"input_text": ["good", "good " * 600]})
+        alone = httpx.post(url, json={"input_text": "good " * 600})
+        asked = httpx.post(url, json={"input_text": "good " * 600, "on_long": "truncate"})
 
-    assert response.status_code == 422
-    assert response.json()["error"] == {
-        "field": "input_text[1]",
-        "message": "input_text[1] has 600 tokens, at most 510 are taken",
-    }
+    good, bad = listed.json()["predictions"]
+    assert (listed.status_code, good["label"]) == (200, "POSITIVE")
+    assert bad["error"]["detail"] == "input_text[1] has 600 tokens, at most 510 are taken"
+    assert bad["error"]["limit"] == 510
+    assert alone.status_code == 422
+    assert alone.json()["detail"] == "input_text has 600 tokens, at most 510 are taken"
+    assert asked.json()["truncated"] is True
 
 
 def test_model_that_answers_wrongly_is_not_served(tmp_path: Path) -> None:
@@ -210,30 +221,40 @@ def test_model_that_answers_wrongly_is_not_served(tmp_path: Path) -> None:
     golden = read_golden(folder)
     write_golden(folder, [Golden(golden[0].text, {"NEGATIVE": 0.5, "POSITIVE": 0.5})])
     with serve(create_app(Settings(model=str(folder)))) as url:
-        wait_until(lambda: "could not be started" in httpx.get(f"{url}/healthcheck").text)
+        wait_until(lambda: httpx.get(f"{url}/healthcheck").json()["status"] == "failed")
         health = httpx.get(f"{url}/healthcheck")
+        refused = httpx.post(url, json="a")
+        queued = httpx.post(url, json="a", headers={"X-Cortex-Request-ID": "1"})
 
     assert health.status_code == 503
     assert "'i like you'" in health.json()["reason"]
     assert "0.001 is tolerated" in health.json()["reason"]
+    assert (refused.status_code, queued.status_code) == (503, 500)
+    assert refused.headers["retry-after"] == "1"
+    assert "'i like you'" in queued.json()["detail"]
 
 
-def test_broken_model_is_said() -> None:
-    """A model that cannot be loaded leaves the container un-ready, with the reason."""
+@pytest.mark.parametrize("model", ["broken", "missing"])
+def test_model_that_cannot_be_loaded_ends_the_process(
+    model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Exit code 1 and one line that names the cause, be it the loader or the folder."""
+    died: list[int] = []
 
     def load(settings: Settings) -> Classifier:
         raise OSError("no such weights")
 
-    with serve(create_app(Settings(), load)) as url:
-        wait_until(lambda: "no such weights" in httpx.get(f"{url}/healthcheck").text)
+    settings = Settings(model=str(tmp_path / "nothing"))
+    with serve(
+        create_app(settings, load if model == "broken" else load_classifier, died.append)
+    ) as url:
+        wait_until(lambda: died)
         assert not is_ready(url)
 
-
-def test_default_loader_names_a_missing_model(tmp_path: Path) -> None:
-    """MODEL set to a folder that is not there: un-ready, and the folder is named."""
-    settings = Settings(model=str(tmp_path / "nothing"))
-    with serve(create_app(settings, load_classifier)) as url:
-        wait_until(lambda: "nothing" in httpx.get(f"{url}/healthcheck").text)
+    assert died == [1]
+    lines = [each.getMessage() for each in caplog.records if each.levelname == "CRITICAL"]
+    assert len(lines) == 1
+    assert ("no such weights" if model == "broken" else "nothing") in lines[0]
 
 
 def test_no_metrics_by_default(url: str) -> None:
@@ -257,4 +278,7 @@ def test_openapi_describes_the_body(url: str) -> None:
     schema = httpx.get(f"{url}/openapi.json").json()
 
     body = schema["paths"]["/"]["post"]["requestBody"]["content"]["application/json"]["schema"]
-    assert set(body["properties"]) == {"input_text"}
+    assert [set(form["properties"]) for form in body["oneOf"]] == [
+        {"input_text", "id", "on_long", "top_k"},
+        {"input_text", "id", "on_long", "top_k"},
+    ]

@@ -85,7 +85,7 @@ def test_serving_needs_no_torch() -> None:
     """A container that answers has loaded neither torch nor transformers, and needs neither."""
     code = (
         "import sys\n"
-        "from project.app import load_classifier, Settings\n"
+        "from project.engine import load_classifier, Settings\n"
         "assert load_classifier(Settings()).predict(['i like you'])[0].label == 'POSITIVE'\n"
         "print(sorted(set(sys.modules) & {'torch', 'transformers', 'onnx'}))"
     )

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from project.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
-from project.sentiment.prediction import EncodedText, TokenIds
+from project.sentiment.options import OnLongText
+from project.sentiment.prediction import EncodedText, Prediction, TokenIds
 from tests.helpers import FakeClassifier, eventually
 
 LIMITS = BatchLimits(tokens=100, padding=0.2, waiting_requests=1000, waiting_tokens=100_000)
@@ -33,6 +34,14 @@ def with_batcher(
             await asyncio.to_thread(batcher.close)
 
     asyncio.run(run())
+
+
+async def predicted(batcher: Batcher, texts: Sequence[str]) -> list[Prediction]:
+    """The predictions for texts none of which is too long."""
+    outcomes = await batcher.predict(texts)
+    predictions = [each for each in outcomes if isinstance(each, Prediction)]
+    assert len(predictions) == len(outcomes)
+    return predictions
 
 
 async def hold(batcher: Batcher, classifier: FakeClassifier) -> asyncio.Task[object]:
@@ -163,7 +172,7 @@ def test_large_texts_are_tokenised_off_the_loop(classifier: FakeClassifier) -> N
     """Much text takes another way to the same answer."""
 
     async def body(batcher: Batcher) -> None:
-        (prediction,) = await batcher.predict(["a" * 20_000])
+        (prediction,) = await predicted(batcher, ["a" * 20_000])
         assert (prediction.score, prediction.tokens) == (1.0, 20_000)
 
     with_batcher(classifier, body)
@@ -172,7 +181,9 @@ def test_large_texts_are_tokenised_off_the_loop(classifier: FakeClassifier) -> N
 class Windowed(FakeClassifier):
     """Reads three characters at once."""
 
-    def encode(self, texts: Sequence[str]) -> list[EncodedText]:
+    def encode(
+        self, texts: Sequence[str], on_long_text: OnLongText | None = None
+    ) -> list[EncodedText]:
         """Windows without overlap."""
         return [
             EncodedText(
@@ -186,7 +197,7 @@ def test_windows_are_put_together() -> None:
     """Every window of a long text comes back to its text."""
 
     async def body(batcher: Batcher) -> None:
-        first, second = await batcher.predict(["abcdefg", "x"])
+        first, second = await predicted(batcher, ["abcdefg", "x"])
         assert (first.windows, second.windows) == (3, 1)
         assert first.score == pytest.approx((0.03 + 0.03 + 0.01) / 3)
         assert second.score == 0.01
@@ -253,7 +264,7 @@ def test_every_caller_gets_its_own(
     ]
 
     async def body(batcher: Batcher) -> None:
-        tasks = [asyncio.ensure_future(batcher.predict(each)) for each in texts]
+        tasks = [asyncio.ensure_future(predicted(batcher, each)) for each in texts]
         await asyncio.sleep(0)
         for number in cancelled & set(range(len(tasks))):
             tasks[number].cancel()
