@@ -30,6 +30,9 @@ from project.sentiment.prediction import (
 
 logger = logging.getLogger(__name__)
 
+_Outcome = list[float] | Exception
+"""Of a window: the probability of every label, or why there is none."""
+
 LONG_CHARS = 10_000  # tokenising this much takes about a millisecond: more is done on a thread
 
 
@@ -268,13 +271,16 @@ class Batcher:
                 if not self._by_age:
                     return
                 batch = self._take()
+                if not batch:
+                    continue
                 alone = not self._started and not self._by_length
                 self._started[number] = monotonic()
-            if batch:
-                self._note_taken(batch)
-            self._run(batch, alone=alone)
+            self._note_taken(batch)
+            outcomes = self._run(batch, alone=alone)
             with self._lock:
+                # Before the answers go out: what a lone caller sends next is alone again.
                 del self._started[number]
+            self._deliver(batch, outcomes)
 
     def _note_taken(self, batch: Sequence[_Window]) -> None:
         now = monotonic()
@@ -316,45 +322,45 @@ class Batcher:
             first, last = min(first, grown), max(last, grown + 1)
         return first, last
 
-    def _run(self, batch: Sequence[_Window], *, alone: bool) -> None:
+    def _run(self, batch: Sequence[_Window], *, alone: bool) -> list[_Outcome]:
         """Infer a batch; where it fails, its halves, so that only the guilty window fails."""
-        if not batch:
-            return
         started = monotonic()
         try:
             rows = self._classifier.infer([window.ids for window in batch], alone=alone)
+            if len(rows) != len(batch):
+                raise ValueError(f"{len(rows)} rows for {len(batch)} windows")  # noqa: TRY301
         except Exception as error:
             if len(batch) == 1:
                 logger.exception("a text of %s tokens cannot be classified", batch[0].length)
-                self._deliver(batch, error)
-                return
+                return [error]
             half = len(batch) // 2
-            self._run(batch[:half], alone=alone)
-            self._run(batch[half:], alone=alone)
-        else:
-            self._deliver(batch, rows)
-            if self._observer is not None:
-                lengths = [window.length for window in batch]
-                self._observer.inferred(lengths, monotonic() - started)
+            return [
+                *self._run(batch[:half], alone=alone),
+                *self._run(batch[half:], alone=alone),
+            ]
+        if self._observer is not None:
+            lengths = [window.length for window in batch]
+            self._observer.inferred(lengths, monotonic() - started)
+        return list(rows)
 
-    def _deliver(self, batch: Sequence[_Window], outcome: list[list[float]] | Exception) -> None:
+    def _deliver(self, batch: Sequence[_Window], outcomes: Sequence[_Outcome]) -> None:
         loop = batch[0].call.future.get_loop()
         try:
-            loop.call_soon_threadsafe(_resolve, batch, outcome)
+            loop.call_soon_threadsafe(_resolve, batch, outcomes)
         except RuntimeError:
             logger.warning("%s results came after the event loop was closed", len(batch))
 
 
-def _resolve(batch: Sequence[_Window], outcome: list[list[float]] | Exception) -> None:
+def _resolve(batch: Sequence[_Window], outcomes: Sequence[_Outcome]) -> None:
     """Give each window's row, or the error, to its caller; runs on the event loop."""
-    for position, window in enumerate(batch):
+    for window, outcome in zip(batch, outcomes, strict=True):
         call = window.call
         if call.future.done():
             continue
         if isinstance(outcome, Exception):
             call.future.set_exception(outcome)
             continue
-        call.rows[window.index] = outcome[position]
+        call.rows[window.index] = outcome
         call.open -= 1
         if not call.open:
             call.future.set_result(call.rows)

@@ -2,11 +2,13 @@ r"""Writes a model's ONNX graph beside its weights, so that both runtimes read o
 
     python -m project.sentiment.export project/sentiment/weights
     python -m project.sentiment.export org/name --revision main --output folder
+    python -m project.sentiment.export project/sentiment/weights --int8 --output folder
 
 ``model.onnx`` holds the graph only. Its initialisers name a file, an offset and a length: those of
 the tensors in ``model.safetensors``, as they are stored, followed by a Cast to single precision and
 a Transpose where the graph needs them, which the runtime folds when it loads. ``golden.json`` gets
-what transformers answers to a few texts: the serving process checks itself against it.
+what transformers answers to a few texts: the serving process checks itself against it. With
+``--int8`` the graph holds the large matrices itself, in 8 bits, and takes more tolerance to serve.
 
 Sources: the safetensors format (https://github.com/huggingface/safetensors), and
 ``TensorProto.external_data`` in onnx.proto.
@@ -41,10 +43,11 @@ from project.sentiment.golden import (
 )
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.options import BackendName
+from project.sentiment.quantize import quantize
 
 SHARED_ELEMENTS = 256  # smaller constants stay in the graph: few of them are stored tensors
 ONNX_TYPES = {"F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F32": TensorProto.FLOAT}
-EXPORT_TOLERANCE = 1e-4
+EXPORT_TOLERANCE, INT8_TOLERANCE = 1e-4, 0.05  # in probability
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 """The Hub's names, in its order; a model gets those that its tokenizer produces."""
 
@@ -63,19 +66,31 @@ class StoredTensor:
     transposed: bool = False
 
 
-def export(model: str, output: Path | None = None, revision: str | None = None) -> Path:
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """A folder with weights, graph and golden answers.
+
+    Attributes:
+        difference: the largest to transformers, in the probability of a golden answer.
+    """
+
+    folder: Path
+    difference: float
+
+
+def export(
+    model: str, output: Path | None = None, revision: str | None = None, *, int8: bool = False
+) -> Exported:
     """Write ``model.onnx`` and ``golden.json`` for a sequence-classification model.
 
     Args:
         model: a local folder or a Hub id.
         output: a folder to copy the model to first; None writes beside its weights.
-
-    Returns:
-        The folder that holds the graph and the weights.
+        int8: in 8 bits; see :mod:`project.sentiment.quantize`.
 
     Raises:
         ModelError: the model cannot be loaded.
-        ParityError: the graph answers other than transformers does.
+        ParityError: the graph answers other than transformers does; it is deleted.
     """
     folder = find_model(model, revision)
     if output is not None:
@@ -87,8 +102,15 @@ def export(model: str, output: Path | None = None, revision: str | None = None) 
     if not (folder / WEIGHTS_FILE).exists():
         loaded.save_pretrained(folder, max_shard_size="100GB")
     graph = _trace(loaded, AutoTokenizer.from_pretrained(folder).model_input_names)
+    if int8:
+        graph = quantize(graph)
     _share_weights(graph.graph, folder / WEIGHTS_FILE)
     (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
+    return Exported(folder, _check(folder, INT8_TOLERANCE if int8 else EXPORT_TOLERANCE))
+
+
+def _check(folder: Path, tolerance: float) -> float:
+    """Write the golden answers and compare the graph's with them."""
     reference = SentimentClassifier(folder, backend=BackendName.TRANSFORMERS)
     golden = [
         Golden(text, dict(prediction.scores))
@@ -96,9 +118,13 @@ def export(model: str, output: Path | None = None, revision: str | None = None) 
         for prediction in reference.predict([text])
     ]
     write_golden(folder, golden)
-    exported = SentimentClassifier(folder, backend=BackendName.ONNX)
-    check_golden(exported, golden, EXPORT_TOLERANCE)
-    return folder
+    try:
+        return check_golden(
+            SentimentClassifier(folder, backend=BackendName.ONNX), golden, tolerance
+        )
+    except ParityError:
+        (folder / GRAPH_FILE).unlink()
+        raise
 
 
 class _Logits(torch.nn.Module):
@@ -248,14 +274,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("model", help="local folder or Hub id")
     parser.add_argument("--revision", help="of the Hub id")
     parser.add_argument("--output", type=Path, help="folder to copy the model to first")
+    parser.add_argument("--int8", action="store_true", help="in 8 bits; needs --output")
     options = parser.parse_args(argv)
+    if options.int8 and options.output is None:
+        parser.error("--int8 needs --output: the graph in full precision stays where it is")
     try:
-        folder = export(options.model, options.output, options.revision)
+        done = export(options.model, options.output, options.revision, int8=options.int8)
     except (ModelError, ParityError) as error:
         print(f"export: {error}", file=sys.stderr)
         return 2
-    size = (folder / GRAPH_FILE).stat().st_size
-    print(f"{folder / GRAPH_FILE}: {size} bytes, agrees with transformers to {EXPORT_TOLERANCE:g}")
+    graph = done.folder / GRAPH_FILE
+    print(
+        f"{graph}: {graph.stat().st_size} bytes, agrees with transformers to {done.difference:.1g}"
+    )
     return 0
 
 

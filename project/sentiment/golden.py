@@ -53,21 +53,27 @@ def read_golden(folder: Path) -> list[Golden]:
 
 def check_golden(
     classifier: Classifier, golden: Sequence[Golden], tolerance: float = TOLERANCE
-) -> None:
+) -> float:
     """Compare the answers of ``classifier``, all texts in one padded batch.
+
+    Returns:
+        The largest difference in probability.
 
     Raises:
         ParityError: one differs by more than ``tolerance``; the message names the text.
     """
     if not golden:
-        return
+        return 0.0
+    largest = 0.0
     encoded = classifier.encode([each.text for each in golden])
     rows = classifier.infer([each.windows[0] for each in encoded])
     for each, text, row in zip(golden, encoded, rows, strict=True):
         scores = classifier.combine(text, [row]).scores
         worst = max(abs(scores.get(label, -1.0) - score) for label, score in each.scores.items())
+        largest = max(largest, worst)
         if not worst <= tolerance:  # also for NaN
             raise ParityError(
                 f"the model answers {dict(scores)} to {each.text[:40]!r}, {worst:.2g} off"
                 f" the {each.scores} it was exported with; {tolerance:g} is tolerated"
             )
+    return largest

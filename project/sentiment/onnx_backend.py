@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from project.sentiment.files import GRAPH_FILE, ModelConfig, ModelError
+from project.sentiment.memory import bound_malloc, trim_malloc
 from project.sentiment.prediction import TokenIds
-
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8  # malloc.h
-MMAP_THRESHOLD_BYTES = 4 * 2**20  # smaller ones are often reused, and mapping them costs 10 %
+from project.sentiment.runtime import onnxruntime
 
 Ids = npt.NDArray[np.int64]
 
@@ -32,12 +28,13 @@ class OnnxBackend:
     """
 
     def __init__(self, folder: Path, config: ModelConfig, threads: int) -> None:
-        _bound_malloc()
+        bound_malloc()
         self._session = _session(folder / GRAPH_FILE, threads=1)
         self._wide = _session(folder / GRAPH_FILE, threads) if threads > 1 else self._session
         self._inputs = {each.name for each in self._session.get_inputs()}
         self._pad_id = config.pad_id
         self.workers = threads
+        trim_malloc()
 
     def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
         """See :meth:`Classifier.infer`."""
@@ -64,22 +61,12 @@ def _session(graph: Path, threads: int) -> onnxruntime.InferenceSession:
     options.log_severity_level = 3  # errors
     # The arena never gives memory back, and one long batch would set its size for good.
     options.enable_cpu_mem_arena = False
+    # Its threads spin for the next operator, not for the next batch: the cores are needed.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     try:
         return onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # the library raises a class of its own for every cause
         raise ModelError(f"{graph}: {error}") from error
-
-
-def _bound_malloc() -> None:
-    """Keep glibc from holding on to the buffers of past batches: a quarter of the memory, no time.
-
-    By default every thread gets a heap of its own, and the size from which on a buffer is given
-    back grows with the largest one seen. Source: mallopt(3).
-    """
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # another libc
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_ARENA_MAX, 1)
-        libc.mallopt(M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES)
 
 
 def softmax(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -10,6 +10,7 @@ import pytest
 import transformers
 from transformers import BertConfig, BertModel, BertTokenizer
 
+from project.sentiment import train
 from project.sentiment.model import SentimentClassifier
 
 ROWS = [
@@ -57,3 +58,11 @@ def base(tmp_path: Path) -> Path:
     )
     BertModel(config).save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def model(base: Path, labelled: Path, tmp_path: Path) -> Path:
+    """A tiny trained model, not exported."""
+    output = tmp_path / "model"
+    train.train(str(base), labelled, labelled, output, train.Recipe(epochs=1, batch_size=4))
+    return output

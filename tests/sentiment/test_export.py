@@ -9,22 +9,13 @@ import onnx
 import pytest
 
 from project.sentiment import export as module
-from project.sentiment import train
 from project.sentiment.export import export
-from project.sentiment.files import ModelError, find_model, read_model_config
-from project.sentiment.golden import ParityError, read_golden
+from project.sentiment.files import WEIGHTS, ModelError, find_model, read_model_config
+from project.sentiment.golden import ParityError, check_golden, read_golden
 from project.sentiment.model import SentimentClassifier, load_backend
 from project.sentiment.options import BackendName
 
 TEXTS = ["i like you", "i hate you", "a wonderful , moving film it is n't worth"]
-
-
-@pytest.fixture
-def model(base: Path, labelled: Path, tmp_path: Path) -> Path:
-    """A tiny trained model, not exported."""
-    output = tmp_path / "model"
-    train.train(str(base), labelled, labelled, output, train.Recipe(epochs=1, batch_size=4))
-    return output
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
@@ -71,6 +62,37 @@ def test_export_refuses_what_differs(model: Path, monkeypatch: pytest.MonkeyPatc
 
     with pytest.raises(ParityError):
         export(str(model))
+
+    assert not (model / "model.onnx").exists()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_int8(tmp_path: Path, shipped: SentimentClassifier) -> None:
+    """In 8 bits the answers are near, the same in any batch, and refused by the usual tolerance."""
+    output = tmp_path / "int8"
+
+    exported = export(str(WEIGHTS), output, int8=True)
+
+    assert 1e-4 < exported.difference < 0.05
+    weights = onnx.load(output / "model.onnx", load_external_data=False).graph.initializer
+    assert sum(each.data_type == onnx.TensorProto.UINT8 for each in weights) >= 36
+    classifier = SentimentClassifier(output)
+    alone = [classifier.predict([text])[0].score for text in TEXTS]
+    together = [each.score for each in classifier.predict(TEXTS)]
+    full = [each.score for each in shipped.predict(TEXTS)]
+    assert together == pytest.approx(alone, abs=1e-4)
+    assert together == pytest.approx(full, abs=0.05)
+    with pytest.raises(ParityError, match=r"0\.0001 is tolerated"):
+        check_golden(classifier, read_golden(output), 1e-4)
+
+
+def test_int8_keeps_the_original(capsys: pytest.CaptureFixture[str]) -> None:
+    """The graph in full precision is not overwritten: 8 bits need a folder of their own."""
+    with pytest.raises(SystemExit, match="2"):
+        module.main(["somewhere", "--int8"])
+
+    assert "--int8 needs --output" in capsys.readouterr().err
 
 
 def test_missing_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,6 +238,38 @@ def test_lone_batch_may_use_every_core() -> None:
     with_batcher(classifier, body)
 
 
+def test_lone_caller_stays_alone() -> None:
+    """Who sends one text after the other gets every core for each of them."""
+    classifier = Recording(workers=2)
+
+    async def body(batcher: Batcher) -> None:
+        for _ in range(500):
+            await batcher.predict(["a"])
+        assert classifier.alone == [True] * 500
+
+    with_batcher(classifier, body)
+
+
+class Forgetful(FakeClassifier):
+    """Answers to all windows of a batch but the last."""
+
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
+        """One row too few."""
+        return super().infer(batch, alone=alone)[:-1]
+
+
+def test_missing_row_is_an_error() -> None:
+    """A model that answers too little fails its callers, who would wait for ever otherwise."""
+
+    async def body(batcher: Batcher) -> None:
+        outcomes = await asyncio.gather(
+            *(batcher.predict([text]) for text in ("a", "b")), return_exceptions=True
+        )
+        assert [type(each) for each in outcomes] == [ValueError, ValueError]
+
+    with_batcher(Forgetful(), body)
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     requests=st.lists(st.lists(st.integers(1, 150), min_size=1, max_size=6), max_size=25),

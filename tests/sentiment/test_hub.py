@@ -1,0 +1,79 @@
+"""Models that are named by a Hub id and a revision; a Hub on this machine serves them."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from project.sentiment.files import WEIGHTS
+from project.sentiment.model import SentimentClassifier
+from tests.helpers import ROOT
+from tests.sentiment.hub import Repository, hub
+
+PREDICT = """
+import dataclasses, json, sys
+from project.sentiment.files import ModelError
+from project.sentiment.model import SentimentClassifier
+from project.sentiment.options import BackendName
+try:
+    classifier = SentimentClassifier(*sys.argv[1:], backend=BackendName.ONNX)
+except ModelError as error:
+    sys.exit(str(error))
+print(json.dumps([classifier.name, dict(classifier.predict(["i like you"])[0].scores)]))
+"""
+
+
+def run(endpoint: str, home: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    """A process of its own: the Hub's address is read when its library is imported."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    return subprocess.run(
+        [sys.executable, *command], capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**inherited, "HF_ENDPOINT": endpoint, "HF_HOME": str(home)},
+    )  # fmt: skip
+
+
+def test_exported_model_is_served(tmp_path: Path, shipped: SentimentClassifier) -> None:
+    """A revision with a graph is downloaded and computed as a local folder is."""
+    repository = Repository("me/exported", WEIGHTS, revisions=("v1",))
+    with hub(repository) as endpoint:
+        done = run(endpoint, tmp_path, "-c", PREDICT, "me/exported", "v1")
+
+    assert done.returncode == 0, done.stderr
+    name, scores = json.loads(done.stdout)
+    assert name == "me/exported"
+    assert scores == pytest.approx(dict(shipped.predict(["i like you"])[0].scores), abs=1e-6)
+    assert "README.md" not in repository.asked
+
+
+def test_unknown_revision_is_named(tmp_path: Path) -> None:
+    """The error says which model, and what the Hub said."""
+    with hub(Repository("me/exported", WEIGHTS)) as endpoint:
+        done = run(endpoint, tmp_path, "-c", PREDICT, "me/exported", "no-such")
+
+    assert done.returncode == 1
+    assert "model 'me/exported' is no folder, and cannot be downloaded" in done.stderr
+
+
+def test_export_of_a_revision(model: Path, tmp_path: Path) -> None:
+    """What the Hub has at a revision becomes a folder of its own, with graph and golden answers."""
+    output = tmp_path / "exported"
+    with hub(Repository("me/tiny", model, revisions=("v1",))) as endpoint:
+        done = run(
+            endpoint, tmp_path / "home", "-m", "project.sentiment.export", "me/tiny",
+            "--revision", "v1", "--output", str(output),
+        )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert {"model.onnx", "golden.json", "model.safetensors"} <= {
+        path.name for path in output.iterdir()
+    }
+    assert not any(path.is_symlink() for path in output.iterdir())
+    ours = SentimentClassifier(output).predict(["i like you"])[0]
+    assert ours.scores == pytest.approx(
+        SentimentClassifier(model).predict(["i like you"])[0].scores, abs=1e-4
+    )
