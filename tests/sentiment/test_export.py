@@ -12,6 +12,7 @@ from project.sentiment import export as module
 from project.sentiment import train
 from project.sentiment.export import export
 from project.sentiment.files import ModelError, find_model, read_model_config
+from project.sentiment.fitting import Recipe
 from project.sentiment.golden import ParityError, read_golden
 from project.sentiment.model import SentimentClassifier, load_backend
 from project.sentiment.options import BackendName
@@ -23,7 +24,7 @@ TEXTS = ["i like you", "i hate you", "a wonderful , moving film it is n't worth"
 def model(base: Path, labelled: Path, tmp_path: Path) -> Path:
     """A tiny trained model, not exported."""
     output = tmp_path / "model"
-    train.train(str(base), labelled, labelled, output, train.Recipe(epochs=1, batch_size=4))
+    train.train(str(base), labelled, labelled, output, Recipe(epochs=1, batch_size=4))
     return output
 
 
