@@ -76,7 +76,7 @@ MIN_WORDS = 5  # of a sentence that is worth changing
 LABEL_SHARE = 0.3  # of the target, where SST-2 has a label; the teacher has the rest
 UNLABELLED_SURE = 0.95  # target for the label of a phrase that the teacher was not asked about
 NATURAL_SHARE = 0.25  # of the texts are spelled as people do
-CHANGED, DOMAIN = 30_000, 6_000
+CHANGED, PHRASES, DOMAIN = 20_000, 15_000, 6_000
 
 
 class SoftTrainer(Trainer):
@@ -133,11 +133,24 @@ def texts_to_label(train: Sequence[Example], base: str, count: int, seed: int = 
 
 
 def distill(
-    base: str, split: Split, soft: Sequence[SoftLabel], domain: int, output: Path, recipe: Recipe
+    base: str,
+    split: Split,
+    soft: Sequence[SoftLabel],
+    output: Path,
+    recipe: Recipe,
+    *,
+    phrases: int,
+    domain: int,
 ) -> None:
-    """Train ``base`` on the teacher's probabilities, SST-2's labels, and ``domain`` other texts."""
+    """Train ``base`` on a teacher's probabilities, and on what has labels of its own.
+
+    Args:
+        phrases: how many of SST-2's phrases that the teacher was not asked about.
+        domain: how many texts of other domains.
+    """
     tokenizer = load_tokenizer(base)
-    rows = student_rows(split.train, soft, domain, recipe.seed)
+    rows = student_rows(split.train, soft, phrases, recipe.seed)
+    rows += domain_texts(domain, recipe.seed)
     targets = [[1 - positive, positive] for _, positive in rows]
     data = EncodedDataset([text for text, _ in rows], targets, tokenizer, recipe.max_tokens)
     model = load_classifier(base, recipe)
@@ -145,23 +158,23 @@ def distill(
 
 
 def student_rows(
-    train: Sequence[Example], soft: Sequence[SoftLabel], domain: int, seed: int
+    train: Sequence[Example], soft: Sequence[SoftLabel], phrases: int, seed: int
 ) -> list[tuple[str, float]]:
-    """Texts and the probability of POSITIVE to learn."""
+    """Texts and the probability of POSITIVE to learn; a share is spelled as people write."""
     chance = random.Random(seed)  # noqa: S311  (no secret)
     labels = {each.text: each.label for each in train}
-    targets = {
-        text: UNLABELLED_SURE if label else 1 - UNLABELLED_SURE for text, label in labels.items()
-    }
+    targets = {}
     for each in soft:
         target = each.probability(TEMPERATURE)
         share = LABEL_SHARE if each.text in labels else 0.0
         targets[each.text] = target + share * (labels.get(each.text, 0) - target)
-    rows = [
+    rest = sorted(set(labels) - set(targets))
+    for text in chance.sample(rest, min(phrases, len(rest))):
+        targets[text] = UNLABELLED_SURE if labels[text] else 1 - UNLABELLED_SURE
+    return [
         (spell_naturally(text) if chance.random() < NATURAL_SHARE else text, target)
         for text, target in targets.items()
     ]
-    return [*rows, *domain_texts(domain, seed)]
 
 
 def _fit_and_save(
@@ -211,13 +224,22 @@ def _warm_up(options: argparse.Namespace, split: Split) -> None:
 
 def _label(options: argparse.Namespace, split: Split) -> None:
     texts = texts_to_label(split.train, options.base, options.changed)
-    label(texts, options.teacher, options.output)
+    part, parts = options.part
+    label(texts[part::parts], options.teacher, options.output)
 
 
 def _student(options: argparse.Namespace, split: Split) -> None:
     soft = [each for path in options.soft for each in read_soft_labels(path)]
     recipe = _recipe(STUDENT, options)
-    distill(options.base, split, soft, options.domain, options.output, recipe)
+    distill(
+        options.base,
+        split,
+        soft,
+        options.output,
+        recipe,
+        phrases=options.phrases,
+        domain=options.domain,
+    )
 
 
 def _recipe(default: Recipe, options: argparse.Namespace) -> Recipe:
@@ -244,12 +266,23 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["teacher"].add_argument("--phrases", type=int, default=12_000)
     commands.choices["label"].add_argument("--teacher", required=True)
     commands.choices["label"].add_argument("--changed", type=int, default=CHANGED)
+    commands.choices["label"].add_argument(
+        "--part", type=_part, default=(0, 1), metavar="I/N", help="every Nth text, from the Ith on"
+    )
     commands.choices["student"].add_argument("--soft", required=True, type=Path, nargs="+")
+    commands.choices["student"].add_argument("--phrases", type=int, default=PHRASES)
     commands.choices["student"].add_argument("--domain", type=int, default=DOMAIN)
     averaging = commands.add_parser("average")
     averaging.add_argument("folders", nargs="+", type=Path)
     averaging.add_argument("--output", required=True, type=Path)
     return parser
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, parts = map(int, text.split("/"))
+    if not 0 <= part < parts:
+        raise ValueError(text)
+    return part, parts
 
 
 COMMANDS = {"teacher": _teacher, "warm-up": _warm_up, "label": _label, "student": _student}

@@ -28,6 +28,7 @@ from project.sentiment.data import LABELS, Example
 
 logger = logging.getLogger(__name__)
 
+MIN_STEPS = 10  # between evaluations
 STATE_FILE = "trainer_state.json"  # the last file of a checkpoint that Trainer writes
 
 
@@ -146,7 +147,8 @@ def training_arguments(
     """
     steps_per_epoch = math.ceil(rows / recipe.batch_size)
     total_steps = math.ceil(steps_per_epoch * recipe.epochs)
-    evaluate_every = max(1, steps_per_epoch // recipe.evaluations_per_epoch)
+    evaluate_every = max(MIN_STEPS, steps_per_epoch // recipe.evaluations_per_epoch)
+    evaluate_every = min(evaluate_every, total_steps)
     return TrainingArguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=recipe.batch_size,

@@ -49,9 +49,12 @@ def test_whole_recipe(base: Path, sentences: Path, tmp_path: Path) -> None:
 
     quick = ["--epochs", "2", "--learning-rate", "0.003"]
     teacher = run("teacher", base, "teacher", "--phrases", "1", *quick)
-    soft = run("label", base, "soft.tsv", "--teacher", str(teacher), "--changed", "5")
+    labelling = ["--teacher", str(teacher), "--changed", "5"]
+    soft = [
+        run("label", base, f"soft-{part}.tsv", *labelling, "--part", f"{part}/2") for part in (0, 1)
+    ]
     warm = run("warm-up", base, "warm", *quick)
-    given = ["--soft", str(soft), "--domain", "6", *quick]
+    given = ["--phrases", "3", "--soft", *map(str, soft), "--domain", "6", *quick]
     students = [
         run("student", warm, f"student-{seed}", "--seed", seed, *given) for seed in ("0", "1")
     ]
@@ -60,7 +63,7 @@ def test_whole_recipe(base: Path, sentences: Path, tmp_path: Path) -> None:
     calibrated = [str(student), "--train", str(sentences), "--held-back", "4"]
     assert calibration.main([*calibrated, "--output", str(served)]) == 0
 
-    assert len(read_soft_labels(soft)) == 12 + 4 + 5
+    assert sum(len(read_soft_labels(each)) for each in soft) == 12 + 4 + 5
     assert (students[0] / "report.json").exists()
     (answer,) = SentimentClassifier(served).predict(["i like you"])
     assert sum(answer.scores.values()) == pytest.approx(1.0)
@@ -72,7 +75,7 @@ def test_goes_on_after_a_kill(
     """SIGKILL after a checkpoint: the same command goes on from it, and ends."""
     output = tmp_path / "warm"
     arguments = ["warm-up", "--base", str(base), "--train", str(sentences), "--held-back", "4"]
-    arguments += ["--output", str(output), "--epochs", "150"]
+    arguments += ["--output", str(output), "--epochs", "101"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "project.sentiment.distill", *arguments]
     process = subprocess.Popen(
@@ -114,7 +117,7 @@ def test_targets_of_the_student(monkeypatch: pytest.MonkeyPatch) -> None:
     train = [Example("fine", 1), Example("bad", 0)]
     soft = [SoftLabel("fine", (0.0, 0.0)), SoftLabel("mine", (0.0, 0.0))]
 
-    rows = student_rows(train, soft, domain=0, seed=0)
+    rows = student_rows(train, soft, phrases=1, seed=0)
 
     assert dict(rows) == pytest.approx(
         {"fine": 0.5 + 0.5 * module.LABEL_SHARE, "bad": 0.05, "mine": 0.5}
@@ -125,7 +128,7 @@ def test_natural_spelling_is_mixed_in() -> None:
     """Some texts are spelled as people write, with the label of the text they were made from."""
     soft = [SoftLabel(f"{number} is n't .", (2.0, 0.0)) for number in range(200)]
 
-    rows = student_rows([], soft, domain=0, seed=0)
+    rows = student_rows([], soft, phrases=0, seed=0)
 
     natural = sum(text.endswith("isn't.") for text, _ in rows) / len(rows)
     assert natural == pytest.approx(module.NATURAL_SHARE, abs=0.1)
@@ -162,3 +165,12 @@ def test_mistake_is_said(
 
     assert module.main(arguments) == 2
     assert message in capsys.readouterr().err
+
+
+def test_impossible_part(capsys: pytest.CaptureFixture[str]) -> None:
+    """A part that is none is refused by the command line."""
+    arguments = ["label", "--base", "b", "--train", "t", "--output", "o", "--teacher", "t"]
+
+    with pytest.raises(SystemExit):
+        module.main([*arguments, "--part", "2/2"])
+    assert "--part" in capsys.readouterr().err
