@@ -11,6 +11,7 @@ import transformers
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from project.sentiment import train
+from project.sentiment.fitting import Recipe
 from project.sentiment.model import SentimentClassifier
 
 ROWS = [
@@ -64,5 +65,5 @@ def base(tmp_path: Path) -> Path:
 def model(base: Path, labelled: Path, tmp_path: Path) -> Path:
     """A tiny trained model, not exported."""
     output = tmp_path / "model"
-    train.train(str(base), labelled, labelled, output, train.Recipe(epochs=1, batch_size=4))
+    train.train(str(base), labelled, labelled, output, Recipe(epochs=1, batch_size=4))
     return output

@@ -1,0 +1,1 @@
+"""The behavioural suite, and tests of it."""
