@@ -13,7 +13,7 @@ from pathlib import Path
 
 import uvloop
 
-from project.asyncapi import logs, validate
+from project.asyncapi import logs
 from project.asyncapi.api import Limits
 from project.asyncapi.config import ConfigError, read_config
 from project.asyncapi.replica import PortInUse
@@ -38,6 +38,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["validate"]:
+        from project.asyncapi import validate  # of which running APIs need nothing
+
         return validate.main(words[1:])
     arguments = _parse(words)
     logs.configure(arguments.log_level, arguments.log_format)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from ipaddress import ip_interface, ip_network
 
 from project.asyncapi.cluster_spec import Cluster
-from project.asyncapi.config import ConfigFile
 from project.asyncapi.container_spec import Container, Exec
+from project.asyncapi.files import ConfigFile
 from project.asyncapi.problems import Problem, at
 from project.asyncapi.section import Key
 from project.asyncapi.spec import AsyncAPI

@@ -16,7 +16,8 @@ import yaml
 
 from project.asyncapi.advice import advise, unknown_node_groups
 from project.asyncapi.cluster_spec import Cluster
-from project.asyncapi.config import ConfigError, ConfigFile, read_file, report
+from project.asyncapi.config import ConfigError, report
+from project.asyncapi.files import ConfigFile, read_file
 from project.asyncapi.spec import AsyncAPI
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from project.asyncapi.config import ConfigError, read_file
+from project.asyncapi.config import ConfigError
+from project.asyncapi.files import read_file
 
 API = """\
 - name: sentiment

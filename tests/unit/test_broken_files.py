@@ -16,7 +16,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from project.asyncapi.config import ConfigError, read_file
+from project.asyncapi.config import ConfigError
+from project.asyncapi.files import read_file
 from tests.unit.cortex_files import API, CLUSTER, mistakes, spoiled
 
 HERE = Path(__file__).parent

@@ -209,6 +209,6 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_cluster_is_no_api(tmp_path: Path) -> None:
-    """The runtime says what it was given."""
-    with pytest.raises(ConfigError, match="describes a cluster, not the APIs"):
+    """The runtime says what it needs."""
+    with pytest.raises(ConfigError, match="must be a list of APIs"):
         read_config(write(tmp_path, CLUSTER))

@@ -12,7 +12,8 @@ import yaml
 
 from project.asyncapi.__main__ import main
 from project.asyncapi.cluster_spec import Cluster, Subnet
-from project.asyncapi.config import read_config, read_file
+from project.asyncapi.config import read_config
+from project.asyncapi.files import read_file
 from project.asyncapi.node_groups import NodeGroup, SpotConfig
 from project.asyncapi.units import parse_quantity
 from tests.helpers import ROOT

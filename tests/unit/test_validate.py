@@ -92,6 +92,17 @@ def test_cluster_s_defaults(cluster: Path, capsys: pytest.CaptureFixture[str]) -
         ("tags: {team: text}", "vpc_cidr: 10.1.0.0/16", "vpc_cidr", "10.1.0.0/16"),
         ("tags: {team: text}", "image_grafana: registry/grafana:7", "image_grafana",
          "registry/grafana:7"),
+        ("api_load_balancer_type: nlb",
+         "api_load_balancer_type: elb\nprometheus_instance_type: m3.large",
+         "prometheus_instance_type", "m3.large"),
+        ("availability_zones: [us-east-1a, us-east-1b]",
+         "subnets: [{availability_zone: us-east-1a, subnet_id: a},"
+         " {availability_zone: us-east-1b, subnet_id: b}]",
+         "nat_gateway", "none"),
+        ("availability_zones: [us-east-1a, us-east-1b]\n", "", "region", "us-east-1"),
+        ("iam_policy_arns: []",
+         "ssl_certificate_arn: arn:aws:acm:us-east-1:123456789012:certificate/a",
+         "ssl_certificate_arn", "arn:aws:acm:us-east-1:123456789012:certificate/a"),
     ],
 )  # fmt: skip
 def test_cluster_value(
@@ -227,6 +238,14 @@ def test_as_a_command(tmp_path: Path, api: Path) -> None:
     assert bad.stderr == "none.yaml: No such file or directory\n"
     assert "cortex.yaml or cluster.yaml" in run("--help").stdout
     assert api.exists()
+
+
+def test_schemas_are_written(tmp_path: Path) -> None:
+    """The command makes both files."""
+    schema.main(tmp_path)
+
+    written = {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()}
+    assert written == schema.render()
 
 
 @pytest.mark.parametrize(("name", "text"), schema.render().items())
