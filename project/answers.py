@@ -20,14 +20,14 @@ Outcome = Prediction | Problem
 def answer(submission: Submission, outcomes: Sequence[Outcome], model: ModelInfo) -> bytes:
     """The answer to a request: one outcome per text of ``submission``, in their order."""
     provenance = {"model": model.name, "revision": model.revision, "backend": model.backend}
-    ids = submission.ids or [None] * len(outcomes)
+    named = {} if submission.id is None else {"id": submission.id}
     entries = [
         _entry(outcome, text_id, submission.top_k)
-        for outcome, text_id in zip(outcomes, ids, strict=True)
+        for outcome, text_id in zip(outcomes, submission.ids, strict=True)
     ]
     if submission.single:
-        return to_json({**entries[0], **provenance})
-    return to_json({"predictions": entries, **provenance})
+        return to_json({**entries[0], **named, **provenance})
+    return to_json({"predictions": entries, **named, **provenance})
 
 
 def error_result(problem: Problem) -> bytes:

@@ -16,7 +16,11 @@ from project.sentiment.options import OnLongText
 
 OPTION_FIELDS = 100  # that a form may have beside its texts
 MAX_ID_CHARS = 200
+MAX_TOP_K = 1000
 POLICIES = ", ".join(OnLongText)
+
+Entry = tuple[str | Problem, str | None]
+"""A text, or what is wrong with it, and its id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,13 +39,15 @@ class Submission:
     Attributes:
         texts: in their order, a problem in the place of one that cannot be classified.
         single: it sent one text, not a list; that one has no problem.
-        ids: of the texts, if the request named them.
+        ids: of the texts that have one, which they get back; one for each text.
+        id: of the request, if it has one.
         top_k: how many labels to tell the scores of; None: all.
     """
 
     texts: tuple[str | Problem, ...]
     single: bool
-    ids: tuple[str, ...] | None = None
+    ids: tuple[str | None, ...] = ()
+    id: str | None = None
     on_long: OnLongText | None = None
     top_k: int | None = None
 
@@ -68,11 +74,12 @@ def read_submission(
     found = next((fields[TEXT] for fields in sources if TEXT in fields), None)
     if found is None and not any(TEXT in fields for fields in sources):
         raise Problem(Kind.MISSING_TEXT, f"{TEXT} is missing in the body and the query", field=TEXT)
-    texts = _check_texts(found, limits)
+    entries = _check_texts(found, limits)
     return Submission(
-        texts,
+        texts=tuple(text for text, _ in entries),
         single=isinstance(found, str),
-        ids=_read_ids(_option(sources, "id"), len(texts)),
+        ids=tuple(text_id for _, text_id in entries),
+        id=_read_id(_option(sources, "id")),
         on_long=_read_on_long(_option(sources, "on_long")),
         top_k=_read_top_k(_option(sources, "top_k")),
     )
@@ -87,21 +94,32 @@ def _option(sources: Sequence[Fields], name: str) -> object:
     return next((fields[name] for fields in sources if fields.get(name) is not None), None)
 
 
-def _check_texts(found: object, limits: Limits) -> tuple[str | Problem, ...]:
+def _check_texts(found: object, limits: Limits) -> list[Entry]:
     if isinstance(found, str):
         text = _check_text(TEXT, found, limits)
         if isinstance(text, Problem):
             raise text
-        return (text,)
+        return [(text, None)]
     if not isinstance(found, list):
-        detail = f"{TEXT} must be a string or a list of strings, not {json_type(found)}"
+        detail = f"{TEXT} must be a string or a list, not {json_type(found)}"
         raise Problem(Kind.INVALID_TEXT, detail, field=TEXT)
     if not found:
         raise Problem(Kind.MISSING_TEXT, f"{TEXT} must hold at least one text", field=TEXT)
     if len(found) > limits.texts:
         detail = f"{TEXT} holds {len(found)} texts, at most {limits.texts} are taken"
         raise Problem(Kind.TOO_MANY_TEXTS, detail, field=TEXT, limit=limits.texts)
-    return tuple(_check_text(f"{TEXT}[{index}]", text, limits) for index, text in enumerate(found))
+    return [_check_entry(f"{TEXT}[{index}]", entry, limits) for index, entry in enumerate(found)]
+
+
+def _check_entry(field: str, entry: object, limits: Limits) -> Entry:
+    """A text of a list, or an object of a text and its id."""
+    if not isinstance(entry, dict):
+        return _check_text(field, entry, limits), None
+    try:
+        text_id = _read_id(entry.get("id"), f"{field}.id")
+    except Problem as problem:
+        return problem, None
+    return _check_text(f"{field}.text", entry.get("text"), limits), text_id
 
 
 def _check_text(field: str, text: object, limits: Limits) -> str | Problem:
@@ -129,21 +147,13 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def _read_ids(value: object, texts: int) -> tuple[str, ...] | None:
+def _read_id(value: object, field: str = "id") -> str | None:
     if value is None:
         return None
-    ids = value if isinstance(value, list) else [value]
-    if len(ids) != texts:
-        detail = f"id has {len(ids)} values for {texts} texts"
-        raise Problem(Kind.INVALID_OPTION, detail, field="id", limit=texts)
-    return tuple(map(_check_id, ids))
-
-
-def _check_id(value: object) -> str:
-    if not isinstance(value, str) or len(value) > MAX_ID_CHARS or not _is_unicode(value):
-        detail = f"id must be a string of at most {MAX_ID_CHARS} characters, one for each text"
-        raise Problem(Kind.INVALID_OPTION, detail, field="id", limit=MAX_ID_CHARS)
-    return value
+    if isinstance(value, str) and len(value) <= MAX_ID_CHARS and _is_unicode(value):
+        return value
+    detail = f"{field} must be a string of at most {MAX_ID_CHARS} characters"
+    raise Problem(Kind.INVALID_OPTION, detail, field=field, limit=MAX_ID_CHARS)
 
 
 def _read_on_long(value: object) -> OnLongText | None:
@@ -156,9 +166,11 @@ def _read_on_long(value: object) -> OnLongText | None:
 
 
 def _read_top_k(value: object) -> int | None:
-    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 10:
-        value = int(value)
-    if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
-        return value
-    detail = "top_k must be a whole number, at least 1"
-    raise Problem(Kind.INVALID_OPTION, detail, field="top_k", limit=1)
+    if value is None:
+        return None
+    if isinstance(value, str) and value.isascii() and value.isdigit():
+        value = float(value)  # a form has only strings
+    if isinstance(value, int | float) and value in range(1, MAX_TOP_K + 1) and value is not True:
+        return int(value)
+    detail = f"top_k must be a whole number from 1 to {MAX_TOP_K}"
+    raise Problem(Kind.INVALID_OPTION, detail, field="top_k", limit=MAX_TOP_K)

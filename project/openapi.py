@@ -9,7 +9,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from project.bodies import FORM, MULTIPART, PLAIN
-from project.inputs import MAX_ID_CHARS
+from project.inputs import MAX_ID_CHARS, MAX_TOP_K
 from project.problems import MEDIA_TYPE, Kind
 from project.schemas import Classification, Classifications, ErrorResult, Health, ProblemDetails
 from project.sentiment.options import OnLongText
@@ -51,9 +51,13 @@ TEXT: Schema = {
 TEXTS: Schema = {
     "type": "array",
     "minItems": 1,
-    "items": {"description": "a text; anything else gets an error of its own"},
+    "items": {"description": "a text, or an object with `text` and `id`; else an error of its own"},
 }
-ID: Schema = {"type": "string", "maxLength": MAX_ID_CHARS}
+ID: Schema = {
+    "type": ["string", "null"],
+    "maxLength": MAX_ID_CHARS,
+    "description": "comes back with the answer",
+}
 OPTIONS: dict[str, Schema] = {
     "on_long": {
         "enum": [*OnLongText],
@@ -63,10 +67,13 @@ OPTIONS: dict[str, Schema] = {
     "top_k": {
         "type": "integer",
         "minimum": 1,
+        "maximum": MAX_TOP_K,
         "description": "of how many labels to tell the score; without it, of all",
     },
 }
-ID_HINT = "comes back with the prediction; one for each text"
+JSON_OPTIONS: dict[str, Schema] = {
+    name: {"anyOf": [schema, {"type": "null"}]} for name, schema in OPTIONS.items()
+}
 
 EXAMPLES: Schema = {
     "one": {"summary": "one text", "value": {"input_text": "i like you"}},
@@ -74,8 +81,8 @@ EXAMPLES: Schema = {
     "options": {
         "summary": "options",
         "value": {
-            "input_text": ["i like you", "i hate you"],
-            "id": ["a", "b"],
+            "input_text": ["i like you", {"id": "b", "text": "i hate you"}],
+            "id": "request 1",
             "on_long": "truncate",
             "top_k": 1,
         },
@@ -91,37 +98,29 @@ FORM_SCHEMA: Schema = {
 }
 JSON_SCHEMA: Schema = {
     "oneOf": [
+        TEXT,
+        TEXTS,
         {
-            "title": "Text",
             "type": "object",
             "required": ["input_text"],
-            "properties": {"input_text": TEXT, "id": {**ID, "description": ID_HINT}, **OPTIONS},
-        },
-        {
-            "title": "Texts",
-            "type": "object",
-            "required": ["input_text"],
-            "properties": {
-                "input_text": TEXTS,
-                "id": {"type": "array", "items": ID, "description": ID_HINT},
-                **OPTIONS,
-            },
+            "properties": {"input_text": {"oneOf": [TEXT, TEXTS]}, "id": ID, **JSON_OPTIONS},
         },
     ]
 }
 BODY: Schema = {
+    "required": True,  # where the query has no text, which is what a schema can say
     "content": {
         "application/json": {"schema": JSON_SCHEMA, "examples": EXAMPLES},
         FORM: {"schema": FORM_SCHEMA, "example": {"input_text": "i like you"}},
         MULTIPART: {"schema": FORM_SCHEMA, "example": {"input_text": "i like you"}},
         PLAIN: {"schema": TEXT, "example": "i like you"},
-    }
+    },
 }
 PARAMETERS: list[Schema] = [
     {
         "name": "input_text",
         "in": "query",
-        "description": "the text or the texts, if the body carries none",
+        "description": "the text or the texts, if the body carries none: nothing, or `{}`",
         "schema": {"type": "array", "items": {"type": "string"}},
     },
 ]

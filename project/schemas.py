@@ -20,7 +20,7 @@ class Refused(BaseModel):
     """In the place of the prediction of a text that cannot be classified."""
 
     error: ProblemDetails
-    id: str | None = Field(None, description="of the text, if the request named it")
+    id: str | None = Field(None, description="of the text, if it has one")
 
 
 class Scored(BaseModel):
@@ -32,7 +32,7 @@ class Scored(BaseModel):
     tokens: int = Field(description="of the whole text")
     windows: int = Field(description="in which the text was read, 1 if the model read it at once")
     truncated: bool = Field(description="whether a part of the text was not read")
-    id: str | None = Field(None, description="of the text, if the request named it")
+    id: str | None = Field(None, description="of the text, if it has one")
 
 
 class Provenance(BaseModel):
@@ -44,13 +44,14 @@ class Provenance(BaseModel):
 
 
 class Classification(Scored, Provenance):
-    """The answer to one text."""
+    """The answer to one text; ``id`` is the request's."""
 
 
 class Classifications(Provenance):
     """The answer to a list of texts: an object, for Cortex fails every poll of a bare list."""
 
     predictions: list[Scored | Refused] = Field(description="one per text, in their order")
+    id: str | None = Field(None, description="of the request, if it has one")
 
 
 class ErrorResult(BaseModel):

@@ -213,7 +213,7 @@ BAD_REQUESTS: dict[str, tuple[Request, Problem]] = {
     ),
     "wrong type": (
         Request(b'{"input_text": 3}', JSON),
-        invalid("input_text must be a string or a list of strings, not a number"),
+        invalid("input_text must be a string or a list, not a number"),
     ),
     "no object": (
         Request(b"true", JSON),
@@ -339,12 +339,18 @@ def test_errors_may_stay_errors() -> None:
 
 def test_ids_come_back(url: str) -> None:
     """Each with its own text, with a prediction or an error."""
-    body = {"input_text": ["a", ""], "id": ["x", "y"], "top_k": 1}
+    texts = [{"text": "a", "id": "x"}, {"text": "", "id": "y"}, "b", {"text": "c", "id": 1}, {}]
 
-    first, second = httpx.post(url, json=body).json()["predictions"]
+    answer = httpx.post(url, json={"input_text": texts[:3], "id": "all", "top_k": 1}).json()
+    others = httpx.post(url, json=texts[3:]).json()["predictions"]
+    alone = httpx.post(f"{url}/?id=z", json="a").json()
 
+    first, second, third = answer["predictions"]
+    assert (answer["id"], alone["id"]) == ("all", "z")
     assert (first["id"], first["scores"]) == ("x", {"NEGATIVE": 0.99})
-    assert (second["id"], second["error"]["field"]) == ("y", "input_text[1]")
+    assert (second["id"], second["error"]["field"]) == ("y", "input_text[1].text")
+    assert "id" not in third
+    assert [each["error"]["field"] for each in others] == ["input_text[0].id", "input_text[1].text"]
 
 
 CAPTURED = sorted((ROOT / "tests/conformance/captured").glob("*.txt"))
