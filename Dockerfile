@@ -24,8 +24,9 @@ FROM dependencies AS code
 COPY project/*.py project/
 COPY project/asyncapi/*.py project/asyncapi/
 COPY project/sentiment/*.py project/sentiment/
-# The root may be read-only when it runs: Python could not keep what it compiles then.
-RUN python -m compileall -q --invalidation-mode unchecked-hash project
+# The root may be read-only when it runs: Python could not keep what it compiles then. And the files
+# keep the rights that they had outside, which may have been their owner's only.
+RUN python -m compileall -q --invalidation-mode unchecked-hash project && chmod -R a+rX project
 
 
 FROM code AS exported
@@ -35,11 +36,13 @@ COPY . ./
 ARG MODEL
 ARG MODEL_REVISION=
 # Below /model as it is named, so that the name finds it in the final image as well.
-RUN python -m project.sentiment.export "$MODEL" ${MODEL_REVISION:+--revision "$MODEL_REVISION"} --output "/model/$MODEL"
+RUN python -m project.sentiment.export "$MODEL" ${MODEL_REVISION:+--revision "$MODEL_REVISION"} --output "/model/$MODEL" \
+    && chmod -R a+rX /model
 
 
 FROM base AS shipped
 COPY project/sentiment/weights /model/project/sentiment/weights
+RUN chmod -R a+rX /model
 
 
 FROM ${MODEL_STAGE:-shipped} AS model
@@ -50,7 +53,7 @@ FROM dependencies AS test
 COPY requirements-test.txt ./
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --requirement requirements-test.txt
 COPY . ./
-RUN chown 10001:10001 /app
+RUN chmod -R a+rX . && chown 10001:10001 .
 USER 10001:10001
 CMD ["pytest", "--cov"]
 

@@ -52,7 +52,10 @@ def of_stage(
 
 
 def copied(instructions: list[Instruction], stage: str, context: Path) -> dict[Path, Path]:
-    """Where every file that a stage copies from the context gets to, relative to its folder."""
+    """Where every file that a stage copies from the context is in the final image, below /app.
+
+    /model is copied there in the end.
+    """
     files: dict[Path, Path] = {}
     for instruction in of_stage(instructions, stage, "COPY"):
         *sources, target = instruction.words()
@@ -60,7 +63,7 @@ def copied(instructions: list[Instruction], stage: str, context: Path) -> dict[P
             continue
         for source in sources:
             for found in sorted(context.glob(source)):
-                files |= _placed(found, Path(target))
+                files |= _placed(found, Path(target.removeprefix("/model/")))
     return files
 
 

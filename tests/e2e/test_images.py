@@ -28,11 +28,10 @@ Start = Callable[[Sequence[str]], subprocess.Popen[bytes]]
 def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The image's /app."""
     folder = tmp_path_factory.mktemp("app")
-    for stage, prefix in (("code", ""), ("shipped", "/model")):
+    for stage in ("code", "shipped"):
         for source, target in copied(DOCKERFILE, stage, ROOT).items():
-            placed = folder / target.relative_to(prefix)
-            placed.parent.mkdir(parents=True, exist_ok=True)
-            placed.symlink_to(source)
+            (folder / target).parent.mkdir(parents=True, exist_ok=True)
+            (folder / target).symlink_to(source)
     (folder / "cortex.yaml").symlink_to(ROOT / "cortex.yaml")
     return folder
 
