@@ -60,5 +60,5 @@ class PausingStorage(SQLiteStorage):
 
 
 if __name__ == "__main__":
-    api.SQLiteStorage = PausingStorage  # type: ignore[misc]
+    vars(api)["SQLiteStorage"] = PausingStorage
     sys.exit(main())

@@ -42,6 +42,10 @@ class Metrics:
         self._queued = self._gauge("queued", "Number of messages in the queue")
         self._in_flight = self._gauge("in_flight", "Number of messages being processed")
         self._active = self._gauge("active", "Number of messages in the queue or being processed")
+        # Not Cortex's: SQS has it, as ApproximateAgeOfOldestMessage.
+        self._oldest = self._gauge(
+            "oldest_message_age_seconds", "Age of the oldest message in the queue"
+        )
 
     def add(self, api_name: str, queue: RequestQueue) -> None:
         """Report the depth of an API's queue with every scrape."""
@@ -68,6 +72,7 @@ class Metrics:
             self._queued.labels(api_name, "AsyncAPI").set(depth.queued)
             self._in_flight.labels(api_name, "AsyncAPI").set(depth.in_flight)
             self._active.labels(api_name, "AsyncAPI").set(depth.queued + depth.in_flight)
+            self._oldest.labels(api_name, "AsyncAPI").set(depth.oldest_age_seconds)
 
     def _text(self) -> bytes:
         # Go's client library neither appends _total to a counter's name, as this one does, nor

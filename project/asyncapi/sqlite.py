@@ -30,7 +30,7 @@ CACHE_KIBIBYTES = 16 * 1024
 VACUUM_PAGES = 1000
 """Pages of 4 KiB that a purge gives back at most, so that it does not hold up the writer."""
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 # Payloads and results are apart: SQLite rewrites a whole row with every change of its status.
 SCHEMA = """
 CREATE TABLE requests (
@@ -38,6 +38,7 @@ CREATE TABLE requests (
     id TEXT NOT NULL UNIQUE,
     digest BLOB NOT NULL,
     status TEXT NOT NULL,
+    added_at REAL NOT NULL,
     receives INTEGER NOT NULL DEFAULT 0,
     receipt INTEGER NOT NULL DEFAULT 0,
     lease_until REAL,
@@ -56,7 +57,7 @@ UPDATE requests SET status = 'in_queue', receives = receives - 1, lease_until = 
 WHERE status = 'in_progress'
 """
 ADD = """
-INSERT INTO requests (id, digest, status) VALUES (?, ?, 'in_queue')
+INSERT INTO requests (id, digest, status, added_at) VALUES (?, ?, 'in_queue', ?)
 ON CONFLICT DO NOTHING RETURNING seq
 """
 ADD_PAYLOAD = "INSERT INTO payloads (seq, headers, body) VALUES (?, ?, ?)"
@@ -91,7 +92,8 @@ FROM requests LEFT JOIN results USING (seq) WHERE id = ?
 """
 DEPTH = """
 SELECT (SELECT count(*) FROM requests WHERE status = 'in_queue'),
-       (SELECT count(*) FROM requests WHERE status = 'in_progress')
+       (SELECT count(*) FROM requests WHERE status = 'in_progress'),
+       (SELECT added_at FROM requests WHERE status = 'in_queue' ORDER BY seq LIMIT 1)
 """
 FREE_BYTES = """
 SELECT freelist_count * page_size FROM pragma_freelist_count(), pragma_page_size()
@@ -153,7 +155,7 @@ class SQLiteStorage:
         self._check_room()
         digest = hashlib.sha256(request.body).digest()
         with self._step():
-            added = self._writer.execute(ADD, (request.id, digest)).fetchone()
+            added = self._writer.execute(ADD, (request.id, digest, self._clock())).fetchone()
             if added is None:
                 self._check_same(request.id, digest)
                 return False
@@ -203,7 +205,9 @@ class SQLiteStorage:
     def depth(self) -> Depth:
         """See :meth:`Storage.depth`."""
         with _storage_errors():
-            return Depth(*self._reader.execute(DEPTH).fetchone())
+            queued, in_flight, oldest = self._reader.execute(DEPTH).fetchone()
+        age = 0.0 if oldest is None else max(0.0, self._clock() - oldest)
+        return Depth(queued, in_flight, age)
 
     def purge(self, age_seconds: float, limit: int) -> int:
         """See :meth:`Storage.purge`; the room is given back to the file system bit by bit."""

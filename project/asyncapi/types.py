@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum, unique
 
@@ -66,7 +66,12 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How many requests wait to be received, and how many are leased."""
+    """How many requests wait to be received, and how many are leased.
+
+    Attributes:
+        oldest_age_seconds: since the one that is next was sent; 0 if none waits.
+    """
 
     queued: int
     in_flight: int
+    oldest_age_seconds: float = field(default=0.0, compare=False)

@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -61,7 +62,7 @@ def test_full_disk(start_runtime: Start, tmp_path: Path) -> None:
         (tmp_path / "hold").unlink()
         for name in accepted:
             status = f"{url}/{name}"
-            answer = wait_until(lambda status=status: completed(client, status))
+            answer = wait_until(partial(completed, client, status))
             assert answer.json()["result"] == LARGE
     assert runtime.interrupt() == 0
 

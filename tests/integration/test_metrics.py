@@ -14,6 +14,7 @@ from project.asyncapi.metrics import Metrics
 from project.asyncapi.queue import RequestQueue, Signal
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.types import Request
+from tests.helpers import FakeClock
 
 ONE = '{api_kind="AsyncAPI",api_name="one"}'
 
@@ -73,11 +74,13 @@ def test_answers_are_counted_and_timed() -> None:
 
 
 def test_depth_of_the_queue(tmp_path: Path) -> None:
-    """Every scrape looks at the queues: waiting, in flight, both."""
+    """Every scrape looks at the queues: waiting, in flight, both, and how old the next one is."""
 
     async def run() -> None:
         metrics = Metrics()
-        queue = RequestQueue(SQLiteStorage(tmp_path / "one.sqlite"), Signal(), 100)
+        clock = FakeClock()
+        storage = SQLiteStorage(tmp_path / "one.sqlite", clock=clock)
+        queue = RequestQueue(storage, Signal(), 100)
         metrics.add("one", queue)
         try:
             async with client(metrics) as http:
@@ -85,12 +88,14 @@ def test_depth_of_the_queue(tmp_path: Path) -> None:
                 for number in range(3):
                     await queue.send(Request(f"id-{number}", (), b"{}"))
                 await queue.receive(1, 60)
+                clock.now += 7
                 values = samples(await http.get("/metrics"))
         finally:
             await queue.close()
         assert values[f"cortex_async_queued{ONE}"] == 2
         assert values[f"cortex_async_in_flight{ONE}"] == 1
         assert values[f"cortex_async_active{ONE}"] == 3
+        assert values[f"cortex_async_oldest_message_age_seconds{ONE}"] == 7
 
     asyncio.run(run())
 

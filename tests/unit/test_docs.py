@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
 
 from project.settings import Settings
+from tests.dockerfile import read_dockerfile
 from tests.helpers import ROOT
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = re.sub(r"https?://[^ )]+", "", (ROOT / "README.md").read_text(encoding="utf-8"))
+OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands(program: str) -> list[list[str]]:
+    """The words of every command of the README that begins with ``program``."""
+    lines = re.findall(rf"^ +({program} .*)$", README, re.MULTILINE)
+    return [shlex.split(line) for line in lines]
 
 
 def test_settings_table_is_complete() -> None:
@@ -38,3 +53,55 @@ def test_make_targets_exist() -> None:
     named = set(re.findall(r"make ([a-z]+)", README))
     assert named
     assert named <= targets
+
+
+def test_docker_commands_fit() -> None:
+    """Every file, stage and argument that a ``docker build`` names is there."""
+    dockerfile = read_dockerfile(ROOT / "Dockerfile")
+    stages = {each.stage for each in dockerfile}
+    arguments = {each.value.partition("=")[0] for each in dockerfile if each.name == "ARG"}
+    builds = [words for words in commands("docker") if words[1] == "build"]
+
+    assert len(builds) >= 3
+    for words in builds:
+        options = dict(itertools.pairwise(words))
+        assert (ROOT / options.get("-f", "Dockerfile")).is_file()
+        assert options.get("--target", "service") in stages
+        assert (ROOT / words[-1]).is_dir()
+    for name in re.findall(r"--build-arg (\w+)", README + OPERATIONS):
+        assert name in arguments
+
+
+def test_every_alert_is_explained() -> None:
+    """The operations page has a heading for each alert, and for no other."""
+    rules = yaml.safe_load((ROOT / "docs/prometheus/alerts.yml").read_text(encoding="utf-8"))
+    section = re.split(r"^## ", OPERATIONS, flags=re.MULTILINE)
+    (alerts,) = [text for text in section if text.startswith("Alerts")]
+
+    explained = re.findall(r"^### (\w+)$", alerts, re.MULTILINE)
+    assert explained == [rule["alert"] for rule in rules["groups"][0]["rules"]]
+
+
+def test_named_panels_exist() -> None:
+    """A panel that the operations page names in italics is on the dashboard."""
+    dashboard = (ROOT / "docs/grafana/dashboard.json").read_text(encoding="utf-8")
+
+    named = set(re.findall(r"(?<!\*)\*([A-Z][^*]+)\*(?!\*)", OPERATIONS))
+    assert named
+    assert {name for name in named if f'"title": "{name}"' not in dashboard} == set()
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(path: Path) -> None:
+    """Every relative link is to a file, and its anchor to a heading there."""
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", path.read_text(encoding="utf-8")):
+        name, _, anchor = target.partition("#")
+        file = path.parent / name if name else path
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file.read_text(encoding="utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    """GitHub's names for the headings of a document."""
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}

@@ -103,6 +103,20 @@ def test_added_is_in_queue(storage: Storage) -> None:
     assert storage.depth() == Depth(queued=1, in_flight=0)
 
 
+def test_age_of_the_oldest(sqlite: SQLiteStorage, clock: FakeClock) -> None:
+    """It is that of the request that is received next; what is leased does not wait."""
+    assert sqlite.depth().oldest_age_seconds == 0
+    for name in "ab":
+        sqlite.add(request(name))
+        clock.now += 10
+
+    assert sqlite.depth().oldest_age_seconds == 20
+    sqlite.receive(1, LEASE)
+    assert sqlite.depth().oldest_age_seconds == 10
+    sqlite.receive(1, LEASE)
+    assert sqlite.depth().oldest_age_seconds == 0
+
+
 def test_receives_oldest_first_as_sent(storage: Storage) -> None:
     """Headers and bodies come back byte for byte, in the order of arrival, once."""
     for name in "cab":
