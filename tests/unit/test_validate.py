@@ -272,3 +272,41 @@ def test_schema_holds_every_key() -> None:
     assert parts["Autoscaling"]["properties"]["window"]["default"] == "60s"
     described = [p for part in parts.values() for p in part["properties"].values()]
     assert all("description" in each for each in described)
+
+
+MISTAKES_FOR_EDITORS = {
+    "cortex": [
+        ("max_concurrency: 4", "max_concurency: 4"),
+        ("max_concurrency: 4", "max_concurrency: 101"),
+        ("kind: AsyncAPI", "kind: RealtimeAPI"),
+        ("mem: 64Mi", "mem: 512MB"),
+        ("tcp_socket: {port: 8000}", "tcp_socket: {port: 8888}"),
+        ("          http_get: {port: 8000, path: /healthcheck}\n", ""),
+    ],
+    "cluster": [
+        ("region: us-east-1", "region: mars"),
+        ("spot: true", "spot: 1"),
+        ("subnet_visibility", "visibility"),
+        ("cluster_name: sentiment", "cluster_name: a"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("name", "good"), [("cortex", API), ("cluster", CLUSTER)])
+def test_schema_takes_and_refuses(tmp_path: Path, name: str, good: str) -> None:
+    """An editor takes what is valid, and shows mistakes in keys, types, choices and limits."""
+    broken = [spoiled(good, old, new) for old, new in MISTAKES_FOR_EDITORS[name]]
+    for number, text in enumerate([good, *broken]):
+        (tmp_path / f"{number}.yaml").write_text(text, encoding="utf-8")
+    command = [sys.executable, "-m", "check_jsonschema", "--output-format", "json"]
+    files = [ROOT / f"{name}.yaml", *sorted(tmp_path.iterdir())]
+
+    done = subprocess.run(
+        [*command, "--schemafile", str(ROOT / f"docs/{name}.schema.json"), *map(str, files)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    refused = {Path(each["filename"]).name for each in json.loads(done.stdout)["errors"]}
+    assert refused == {f"{number}.yaml" for number in range(1, len(broken) + 1)}
