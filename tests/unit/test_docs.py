@@ -37,7 +37,7 @@ def test_settings_table_is_complete() -> None:
 
 def test_named_files_exist() -> None:
     """Every file and folder of the project that the README names is there."""
-    named = set(re.findall(r"(?:project/[\w/.]+|[\w]+\.(?:py|yaml))", README))
+    named = set(re.findall(r"(?:(?:project|tests)/[\w/.]+|[\w]+\.(?:py|yaml))", README))
     top_level = {name for name in named if "/" in name or (ROOT / name).exists()}
     inside = {f"project/{name}" for name in named - top_level}
 
