@@ -3,7 +3,7 @@
     python -m bench.queue sst2/dev.tsv --output docs/performance
     python -m bench.queue sst2/dev.tsv --only "submitted alone" "100,000 queued"
 
-Load generator (:mod:`bench.client`), runtime and container share the machine. A request is
+Load generator (:mod:`bench.connection`), runtime and container share the machine. A request is
 submitted when its POST was answered, that is, when it is on the disk; it is completed when a client
 can read its result. ``generator`` is the same load on a server that does nothing: its own limit.
 """
@@ -25,7 +25,7 @@ from typing import Any
 
 import uvloop
 
-from bench.client import Connection, connections
+from bench.connection import Connection, connections
 from bench.runtime import PATH, STUB, Runtime, answers, free_port, running, until
 from project.sentiment.data import read_examples
 

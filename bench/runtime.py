@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.client import connections
+from bench.connection import connections
 
 ROOT = Path(__file__).parent.parent
 STUB = f"{sys.executable} -m bench.stub $(CORTEX_PORT)"
