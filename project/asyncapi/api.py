@@ -21,8 +21,9 @@ from project.asyncapi.storage import StorageError
 logger = logging.getLogger(__name__)
 
 PURGE_PERIOD_SECONDS = 60.0
-PURGE_LIMIT = 500
-"""Requests that a purge forgets in one go: others write between two of them."""
+PURGE_LIMIT = 100
+PURGE_PAUSE_SECONDS = 0.05
+"""Requests that a purge forgets in one go, and how long others have the disk before the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ class LocalAPI:
         while True:
             try:
                 while await self._queue.purge(self._retention_seconds, PURGE_LIMIT):
-                    pass
+                    await asyncio.sleep(PURGE_PAUSE_SECONDS)
             except StorageError as error:  # a full disk, for example: it passes, or others say so
                 logger.warning("what is old cannot be purged yet: %s", error)
             await asyncio.sleep(PURGE_PERIOD_SECONDS)

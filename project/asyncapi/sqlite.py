@@ -27,7 +27,7 @@ JOURNAL_BYTES = 64 * 1024 * 1024
 CACHE_KIBIBYTES = 16 * 1024
 """The writer's: ids are in no order, so that each is stored on another page of their index."""
 
-VACUUM_PAGES = 1000
+VACUUM_PAGES = 250
 """Pages of 4 KiB that a purge gives back at most, so that it does not hold up the writer."""
 
 SCHEMA_VERSION = 3
