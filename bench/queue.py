@@ -219,7 +219,7 @@ async def purging(folder: Path) -> Figures:
         for number in range(count):
             storage.add(Request(str(number), (), BODY))
         for delivery in storage.receive(count, 60):
-            storage.complete(delivery, BODY * 50)  # 3 KB
+            storage.complete(delivery, BODY * 20)  # 1.2 KB
     storage.close()
     async with running(folder, *SILENT) as runtime:
         _, seconds, each = await submit_many(runtime.port, 3000)
