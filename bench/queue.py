@@ -3,7 +3,7 @@
     python -m bench.queue sst2/dev.tsv --output docs/performance
     python -m bench.queue sst2/dev.tsv --only "submitted alone" "100,000 queued"
 
-Load generator (:mod:`bench.client`), runtime and container share the machine. A request is
+Load generator (:mod:`bench.connection`), runtime and container share the machine. A request is
 submitted when its POST was answered, that is, when it is on the disk; it is completed when a client
 can read its result. ``generator`` is the same load on a server that does nothing: its own limit.
 """
@@ -25,8 +25,10 @@ from typing import Any
 
 import uvloop
 
-from bench.client import Connection, connections
+from bench.connection import Connection, connections
 from bench.runtime import PATH, STUB, Runtime, answers, free_port, running, until
+from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.types import Request
 from project.sentiment.data import read_examples
 
 BODY = b'{"input_text": "a movie that is as lovely as the first one"}'
@@ -208,6 +210,35 @@ async def backlog(folder: Path) -> Figures:
     return figures
 
 
+async def purging(folder: Path) -> Figures:
+    """Submissions while 20,000 old results are forgotten, and after."""
+    count = 20_000
+    week_ago = time.time() - 8 * 24 * 3600
+    storage = SQLiteStorage(folder / "sentiment.sqlite3", clock=lambda: week_ago)
+    with storage.transaction():
+        for number in range(count):
+            storage.add(Request(str(number), (), BODY))
+        for delivery in storage.receive(count, 60):
+            storage.complete(delivery, BODY * 20)  # 1.2 KB
+    storage.close()
+    async with running(folder, *SILENT) as runtime:
+        _, seconds, each = await submit_many(runtime.port, 3000)
+        async with connections(runtime.port, 1) as (connection,):
+            await until(lambda: is_forgotten(connection, str(count - 1)))
+        _, later, each_later = await submit_many(runtime.port, 3000)
+    return {
+        "rate": 3000 / seconds,
+        "p99_ms": milliseconds(each, 99),
+        "rate_after": 3000 / later,
+        "p99_ms_after": milliseconds(each_later, 99),
+    }
+
+
+async def is_forgotten(connection: Connection, request_id: str) -> bool:
+    """Whether nobody knows it any more."""
+    return (await connection.get(f"{PATH}/{request_id}"))[0] == 404
+
+
 async def model(folder: Path, bodies: Sequence[bytes], concurrency: int) -> Figures:
     """The service's own container: called directly, and through the queue, in turns."""
 
@@ -243,6 +274,7 @@ SCENARIOS: dict[str, Scenario] = {
     "submitted and polled by 32": lambda folder, _: polled(folder, CALLERS, 5000),
     "submitted and polled by one": lambda folder, _: polled(folder, 1, 500, 0.02),
     "100,000 queued": lambda folder, _: backlog(folder),
+    "20,000 purged": lambda folder, _: purging(folder),
     "the model, max_concurrency 1": lambda folder, bodies: model(folder, bodies, 1),
     "the model, max_concurrency 8": lambda folder, bodies: model(folder, bodies, 8),
     "the model, max_concurrency 32": lambda folder, bodies: model(folder, bodies, 32),

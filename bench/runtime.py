@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.client import connections
+from bench.connection import connections
 
 ROOT = Path(__file__).parent.parent
 STUB = f"{sys.executable} -m bench.stub $(CORTEX_PORT)"
@@ -84,10 +84,14 @@ async def running(folder: Path, *arguments: str, concurrency: int = 16) -> Async
             cwd=ROOT, stdout=log, stderr=log,
         )  # fmt: skip
     try:
-        await until(lambda: answers(runtime_port, f"{PATH}/healthz"))
+        while not await answers(runtime_port, f"{PATH}/healthz"):
+            if process.returncode is not None:
+                raise RuntimeError(f"it ends at once: {(folder / 'log.txt').read_text()}")
+            await asyncio.sleep(0.02)
         yield Runtime(runtime_port, metrics_port, container_port, process.pid)
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
         await process.wait()
 
 

@@ -16,7 +16,7 @@ import uvloop
 from project.asyncapi import logs
 from project.asyncapi.api import Limits
 from project.asyncapi.config import ConfigError, read_config
-from project.asyncapi.replica import PortInUse
+from project.asyncapi.process import PortInUse
 from project.asyncapi.runtime import Options, Runtime
 from project.asyncapi.spec import AsyncAPI
 from project.asyncapi.storage import StorageError

@@ -1,34 +1,29 @@
-"""One AsyncAPI on this machine: its queue, its container, and the dequeuer between them."""
+"""One AsyncAPI on this machine: its gateway, its queue, and the replica that empties it."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from project.asyncapi.checks import Target
-from project.asyncapi.config import ConfigError
-from project.asyncapi.dequeuer import Dequeuer, Policy
+from project.asyncapi.dequeuer import Policy
 from project.asyncapi.endpoint import Gateway
-from project.asyncapi.handler import RequestHandler
 from project.asyncapi.metrics import Metrics
-from project.asyncapi.probes import Readiness, watch_liveness
 from project.asyncapi.queue import RequestQueue, Signal
-from project.asyncapi.replica import GRACE_SECONDS, Replica
+from project.asyncapi.replica import Placement, Replica
 from project.asyncapi.service import Service
 from project.asyncapi.spec import AsyncAPI
 from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.storage import StorageError
 
 logger = logging.getLogger(__name__)
 
-LOCALHOST = "127.0.0.1"
 PURGE_PERIOD_SECONDS = 60.0
-PURGE_LIMIT = 500
-"""Requests that a purge forgets in one go: others write between two of them."""
+PURGE_LIMIT = 100
+PURGE_PAUSE_SECONDS = 0.05
+"""Requests that a purge forgets in one go, and how long others have the disk before the next."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,34 +43,8 @@ class Limits:
     retention_seconds: float = 7 * 24 * 3600.0
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
-    """Where an API's container runs.
-
-    Attributes:
-        command: starts it; None if it runs already.
-        port: where it listens.
-    """
-
-    command: Sequence[str] | None
-    host: str
-    port: int
-
-    @classmethod
-    def at(cls, url: str) -> Placement:
-        """Of a container that runs already.
-
-        Raises:
-            ConfigError: ``url`` is not ``http://host:port``.
-        """
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ConfigError(f"--container-url {url}: must be http://host:port")
-        return cls(None, parts.hostname, parts.port or 80)
-
-
 class LocalAPI:
-    """Queue, dequeuer and container of one API.
+    """Gateway, queue and replica of one API.
 
     Args:
         storage: the SQLite file.
@@ -96,101 +65,44 @@ class LocalAPI:
         changed: Signal,
     ) -> None:
         self.name = config.name
-        self._limits = limits
-        container = config.pod.containers[0]
-        env = {**config.env, "CORTEX_PORT": str(placement.port)}
-        target = Target(placement.host, {config.pod.port: placement.port}, env)
+        self._retention_seconds = limits.retention_seconds
         self._queue = RequestQueue(
             SQLiteStorage(storage, min_free_bytes=limits.min_free_bytes),
             changed,
             limits.max_queue_length,
         )
-        self._handler = RequestHandler(
-            f"http://{placement.host}:{placement.port}/",
+        # One for now: several would share the queue, which leases a request to one of them.
+        self.replica = Replica(
+            config,
+            placement,
+            self._queue,
+            changed,
+            policy,
             limits.max_result_bytes,
             partial(metrics.observe, config.name),
         )
-        self._readiness = Readiness(config.readiness_probes, target, changed)
-        self._dequeuer = Dequeuer(self._queue, self._handler, self._readiness, changed, policy)
-        self._replica: Replica | None = None
-        if placement.command is not None:
-            self._replica = Replica(placement.command, env, container.pre_stop, target)
-        self._liveness = container.liveness_probe
-        self._target = target
-        self._hurry = asyncio.Event()
-        self._background: list[asyncio.Task[None]] = []
-        self._dequeuing: asyncio.Task[None] | None = None
+        self._purging: asyncio.Task[None] | None = None
         self.gateway = Gateway(Service(self._queue, limits.max_payload_bytes))
         metrics.add(config.name, self._queue)
 
-    @property
-    def ready(self) -> bool:
-        """Whether the container passes its probes."""
-        return self._readiness.ready
-
     def start(self) -> list[asyncio.Task[None]]:
         """Begin; none of the tasks ends by itself unless it has failed."""
-        self._dequeuing = asyncio.create_task(self._dequeuer.run())
-        self._background = [
-            asyncio.create_task(self._readiness.run()),
-            asyncio.create_task(self._purge()),
-        ]
-        if self._replica is not None:
-            self._background.append(asyncio.create_task(self._replica.run()))
-            if self._liveness is not None:
-                self._background.append(asyncio.create_task(self._watch(self._replica)))
-        return [self._dequeuing, *self._background]
-
-    def hurry(self) -> None:
-        """Do not wait for the requests in progress any longer."""
-        self._hurry.set()
-
-    async def drain(self) -> None:
-        """Pull no more, and wait for what is running; what waits stays queued."""
-        if self._dequeuing is None:
-            return
-        self._dequeuer.stop()
-        grace = asyncio.sleep(GRACE_SECONDS)
-        await first_of(asyncio.wait({self._dequeuing}), self._hurry.wait(), grace)
-        if not self._dequeuing.done():
-            logger.warning(
-                "requests still in progress are sent again after the next start",
-                extra={"api": self.name},
-            )
-            self._dequeuer.abandon()
-            await asyncio.wait({self._dequeuing})
+        self._purging = asyncio.create_task(self._purge())
+        return [self._purging, *self.replica.start()]
 
     async def close(self) -> None:
-        """Stop the container and everything else; the gateway must have stopped."""
-        if self._replica is not None:
-            stopping = asyncio.create_task(self._replica.stop())
-            await first_of(stopping, self._hurry.wait())
-            if not stopping.done():
-                self._replica.kill()
-            await stopping
-        for task in self._background:
-            task.cancel()
-        await asyncio.gather(*self._background, return_exceptions=True)
-        await self._handler.close()
+        """Stop everything; the gateway must have stopped, and the replica been drained."""
+        await self.replica.close()
+        if self._purging is not None:
+            self._purging.cancel()
+            await asyncio.wait({self._purging})
         await self._queue.close()
-
-    async def _watch(self, replica: Replica) -> None:
-        if self._liveness is not None:
-            await watch_liveness(
-                self._liveness, self._target, lambda: replica.generation, replica.restart
-            )
 
     async def _purge(self) -> None:
         while True:
-            while await self._queue.purge(self._limits.retention_seconds, PURGE_LIMIT):
-                pass
+            try:
+                while await self._queue.purge(self._retention_seconds, PURGE_LIMIT):
+                    await asyncio.sleep(PURGE_PAUSE_SECONDS)
+            except StorageError as error:  # a full disk, for example: it passes, or others say so
+                logger.warning("what is old cannot be purged yet: %s", error)
             await asyncio.sleep(PURGE_PERIOD_SECONDS)
-
-
-async def first_of(*awaitables: Awaitable[object]) -> None:
-    """Wait until one is done; those made here for the wait are cancelled, given tasks are not."""
-    given = {each for each in awaitables if isinstance(each, asyncio.Task)}
-    made = {asyncio.ensure_future(each) for each in awaitables if each not in given}
-    await asyncio.wait(given | made, return_when=asyncio.FIRST_COMPLETED)
-    for task in made:
-        task.cancel()

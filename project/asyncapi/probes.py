@@ -90,13 +90,13 @@ class Readiness:
 async def watch_liveness(
     probe: Probe,
     target: Target,
-    generation: Callable[[], int],
+    generation: Callable[[], int | None],
     restart: Callable[[], Awaitable[None]],
 ) -> None:
     """Restart a container that fails ``probe``, until cancelled.
 
     Args:
-        generation: which container it is; a new one starts with a clean record.
+        generation: which process it is, None while none runs; a new one has a clean record.
     """
     health = _Health(probe, healthy=True)
     while True:
@@ -106,6 +106,6 @@ async def watch_liveness(
         while health.healthy and generation() == watched:
             await asyncio.sleep(probe.period_seconds)
             health.count(await target.passes(probe, probe.timeout_seconds))
-        if not health.healthy and generation() == watched:
+        if watched is not None and generation() == watched:
             logger.error("the container fails its liveness probe; restarting it")
             await restart()

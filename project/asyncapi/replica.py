@@ -1,152 +1,144 @@
-"""The container as a child process: started, restarted when it dies, stopped with grace."""
+"""A replica: one container, the dequeuer beside it, and the probes that watch over it."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
 import logging
-import os
-import signal
-import socket
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from project.asyncapi.checks import Target
-from project.asyncapi.container_spec import Hook
+from project.asyncapi.config import ConfigError
+from project.asyncapi.container_spec import Probe
+from project.asyncapi.dequeuer import Dequeuer, Policy
+from project.asyncapi.handler import Observe, RequestHandler
+from project.asyncapi.probes import Readiness, watch_liveness
+from project.asyncapi.process import GRACE_SECONDS, ContainerProcess
+from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.spec import AsyncAPI
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 60.0
-"""Between SIGTERM and SIGKILL: a Cortex pod's termination grace period."""
 
-BACK_OFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Before each restart in a row; the last one stays."""
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a replica's container runs.
 
-STABLE_SECONDS = 30.0
-"""A process that lived this long starts the back-off anew."""
+    Attributes:
+        command: starts it; None if it runs already.
+        port: where it listens.
+    """
 
+    command: Sequence[str] | None
+    host: str
+    port: int
 
-PR_SET_PDEATHSIG = 1  # prctl(2)
-LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
+    @classmethod
+    def at(cls, url: str) -> Placement:
+        """Of a container that runs already.
 
-
-class PortInUse(RuntimeError):
-    """Another process listens where the container should."""
+        Raises:
+            ConfigError: ``url`` is not ``http://host:port``.
+        """
+        parts = urlsplit(url)
+        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
+            raise ConfigError(f"--container-url {url}: must be http://host:port")
+        return cls(None, parts.hostname, parts.port or 80)
 
 
 class Replica:
-    """One container, run as ``command`` with ``env`` added to this process's environment.
+    """Takes requests from the queue, and has its container compute them.
 
     Args:
-        pre_stop: done before the container is told to stop, within its grace period.
-        target: where the container is, for ``pre_stop``.
+        changed: sent when anything has changed.
+        observe: see :class:`~project.asyncapi.handler.RequestHandler`.
     """
 
     def __init__(
         self,
-        command: Sequence[str],
-        env: Mapping[str, str],
-        pre_stop: Hook | None = None,
-        target: Target | None = None,
+        config: AsyncAPI,
+        placement: Placement,
+        queue: RequestQueue,
+        changed: Signal,
+        policy: Policy,
+        max_result_bytes: int,
+        observe: Observe,
     ) -> None:
-        self._command = [_expand(word, env) for word in command]
-        self._env = {**os.environ, **env}
-        self._pre_stop = pre_stop
-        self._target = target
-        self._process: asyncio.subprocess.Process | None = None
-        self._stopping = asyncio.Event()
-        self.generation = 0  # counts the processes that were started
+        self._name = config.name
+        container = config.pod.containers[0]
+        env = {**config.env, "CORTEX_PORT": str(placement.port)}
+        self._target = Target(placement.host, {config.pod.port: placement.port}, env)
+        self._liveness = container.liveness_probe
+        url = f"http://{placement.host}:{placement.port}/"
+        self._handler = RequestHandler(url, max_result_bytes, observe)
+        self._readiness = Readiness(config.readiness_probes, self._target, changed)
+        self._dequeuer = Dequeuer(queue, self._handler, self._readiness, changed, policy)
+        self._process: ContainerProcess | None = None
+        if placement.command is not None:
+            self._process = ContainerProcess(
+                placement.command, env, container.pre_stop, self._target
+            )
+        self._hurry = asyncio.Event()
+        self._background: list[asyncio.Task[None]] = []
+        self._dequeuing: asyncio.Task[None] | None = None
 
-    async def run(self) -> None:
-        """Keep the process alive until :meth:`stop`; returns when it has ended."""
-        restarts = 0
-        while not self._stopping.is_set():
-            started = asyncio.get_running_loop().time()
-            code = await self._run_once()
-            if self._stopping.is_set():
-                return
-            lived = asyncio.get_running_loop().time() - started
-            restarts = 0 if lived > STABLE_SECONDS else restarts
-            pause = BACK_OFF_SECONDS[min(restarts, len(BACK_OFF_SECONDS) - 1)]
-            logger.error("the container exited with %s; restarting it in %s s", code, pause)
-            restarts += 1
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._stopping.wait(), pause)
+    @property
+    def ready(self) -> bool:
+        """Whether the container passes its probes."""
+        return self._readiness.ready
 
-    async def stop(self) -> None:
-        """End the process for good: see :meth:`restart`."""
-        self._stopping.set()
-        await self.restart()
+    def start(self) -> list[asyncio.Task[None]]:
+        """Begin; none of the tasks ends by itself unless it has failed."""
+        self._dequeuing = asyncio.create_task(self._dequeuer.run())
+        self._background = [asyncio.create_task(self._readiness.run())]
+        if self._process is not None:
+            self._background.append(asyncio.create_task(self._process.run()))
+            if self._liveness is not None:
+                watching = self._watch(self._process, self._liveness)
+                self._background.append(asyncio.create_task(watching))
+        return [self._dequeuing, *self._background]
 
-    async def restart(self) -> None:
-        """Let the process do its ``pre_stop``, ask it to end, and kill it after its grace period.
+    def hurry(self) -> None:
+        """Do not wait for the requests in progress, nor for the container, any longer."""
+        self._hurry.set()
 
-        :meth:`run` starts the next one.
-        """
-        process = self._process
-        if process is None or process.returncode is not None:
+    async def drain(self) -> None:
+        """Pull no more, and wait for what is running; what waits stays queued."""
+        if self._dequeuing is None:
             return
-        try:
-            async with asyncio.timeout(GRACE_SECONDS):
-                await self._run_pre_stop()
-                process.terminate()
-                await process.wait()
-        except TimeoutError:
-            logger.warning("the container did not stop in %s s; killing it", GRACE_SECONDS)
-            self.kill()
-            await process.wait()
-        except ProcessLookupError:  # it ended by itself
-            pass
+        self._dequeuer.stop()
+        grace = asyncio.sleep(GRACE_SECONDS)
+        await first_of(asyncio.wait({self._dequeuing}), self._hurry.wait(), grace)
+        if not self._dequeuing.done():
+            logger.warning(
+                "requests still in progress are sent again after the next start",
+                extra={"api": self._name},
+            )
+            self._dequeuer.abandon()
+            await asyncio.wait({self._dequeuing})
 
-    def kill(self) -> None:
-        """End the process and its children at once."""
-        if self._process is not None and self._process.returncode is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+    async def close(self) -> None:
+        """Stop the container, and everything else that is here."""
+        if self._process is not None:
+            stopping = asyncio.create_task(self._process.stop())
+            await first_of(stopping, self._hurry.wait())
+            if not stopping.done():
+                self._process.kill()
+            await stopping
+        for task in self._background:
+            task.cancel()
+        await asyncio.gather(*self._background, return_exceptions=True)
+        await self._handler.close()
 
-    async def _run_pre_stop(self) -> None:
-        if self._pre_stop is None or self._target is None:
-            return
-        if not await self._target.passes(self._pre_stop, GRACE_SECONDS):
-            logger.warning("the container's pre_stop failed")
-
-    async def _run_once(self) -> int:
-        self._process = await asyncio.create_subprocess_exec(
-            *self._command,
-            env=self._env,
-            start_new_session=True,  # Ctrl-C is for the runtime, which drains before it stops this
-            preexec_fn=_die_with_parent,
-        )
-        self.generation += 1
-        if self._stopping.is_set():  # told to stop while the process was being made
-            self._process.terminate()
-        return await self._process.wait()
+    async def _watch(self, process: ContainerProcess, probe: Probe) -> None:
+        await watch_liveness(probe, self._target, lambda: process.generation, process.restart)
 
 
-def check_port(port: int) -> None:
-    """Make sure that the container, not a stranger, will answer on ``port``.
-
-    Raises:
-        PortInUse: something listens there already.
-    """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise PortInUse(
-                f"port {port} is in use; stop what listens there, or use --container-url"
-            ) from error
-
-
-def _expand(word: str, env: Mapping[str, str]) -> str:
-    """Kubernetes' ``$(NAME)`` in a command or its arguments."""
-    for name, value in env.items():
-        word = word.replace(f"$({name})", value)
-    return word
-
-
-def _die_with_parent() -> None:
-    """Ask Linux for SIGKILL when the runtime dies, for a killed runtime cannot stop its child."""
-    if LIBC is not None:
-        LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+async def first_of(*awaitables: Awaitable[object]) -> None:
+    """Wait until one is done; those made here for the wait are cancelled, given tasks are not."""
+    given = {each for each in awaitables if isinstance(each, asyncio.Task)}
+    made = {asyncio.ensure_future(each) for each in awaitables if each not in given}
+    await asyncio.wait(given | made, return_when=asyncio.FIRST_COMPLETED)
+    for task in made:
+        task.cancel()

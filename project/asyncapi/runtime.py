@@ -10,16 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from project.asyncapi.api import LOCALHOST, Limits, LocalAPI, Placement, first_of
+from project.asyncapi.api import Limits, LocalAPI
 from project.asyncapi.dequeuer import Policy
 from project.asyncapi.ingress import SERVER, Ingress
 from project.asyncapi.metrics import Metrics
+from project.asyncapi.process import check_port
 from project.asyncapi.queue import Signal
-from project.asyncapi.replica import check_port
+from project.asyncapi.replica import Placement, first_of
 from project.asyncapi.server import Server, listen
 from project.asyncapi.spec import AsyncAPI
 
 logger = logging.getLogger(__name__)
+
+LOCALHOST = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +101,7 @@ class Runtime:
         """Begin to stop; a second call does not wait for the requests in progress."""
         if self._stop.is_set():
             for api in self._apis:
-                api.hurry()
+                api.replica.hurry()
         self._stop.set()
 
     async def run(self, on_ready: Callable[[], None]) -> None:
@@ -114,7 +117,7 @@ class Runtime:
         announcing.cancel()
         logger.info("stopping: requests in progress are finished, queued ones wait on disk")
         self._ingress.should_exit = True
-        await asyncio.gather(*(api.drain() for api in self._apis))
+        await asyncio.gather(*(api.replica.drain() for api in self._apis))
         self._ingress.force_exit = self._metrics.force_exit = self._metrics.should_exit = True
         await asyncio.gather(*serving, return_exceptions=True)
         await asyncio.gather(*(api.close() for api in self._apis))
@@ -123,7 +126,7 @@ class Runtime:
                 task.result()
 
     async def _announce(self, on_ready: Callable[[], None]) -> None:
-        while not (self._ingress.started and all(api.ready for api in self._apis)):
+        while not (self._ingress.started and all(api.replica.ready for api in self._apis)):
             changed = self._changed.listen()
             with contextlib.suppress(TimeoutError):  # uvicorn does not say when it has started
                 await asyncio.wait_for(changed.wait(), 0.05)

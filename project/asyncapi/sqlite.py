@@ -27,7 +27,7 @@ JOURNAL_BYTES = 64 * 1024 * 1024
 CACHE_KIBIBYTES = 16 * 1024
 """The writer's: ids are in no order, so that each is stored on another page of their index."""
 
-VACUUM_PAGES = 1000
+VACUUM_PAGES = 250
 """Pages of 4 KiB that a purge gives back at most, so that it does not hold up the writer."""
 
 SCHEMA_VERSION = 3
@@ -113,18 +113,24 @@ class SQLiteStorage:
 
     Args:
         min_free_bytes: of the file system; with less, nothing new is stored.
-        clock: the time in seconds, for leases and the age of what has ended.
+        clock: the time of day in seconds, of what has ended.
+        ticks: seconds that no adjustment of the clock changes, for leases.
 
     Raises:
         StorageError: another process owns the file, or it is no database of this version.
     """
 
     def __init__(
-        self, path: Path, min_free_bytes: int = 0, clock: Callable[[], float] = time.time
+        self,
+        path: Path,
+        min_free_bytes: int = 0,
+        clock: Callable[[], float] = time.time,
+        ticks: Callable[[], float] = time.monotonic,
     ) -> None:
         self._folder = path.parent
         self._min_free_bytes = min_free_bytes
         self._clock = clock
+        self._ticks = ticks
         self._lock = _lock(path.with_name(path.name + ".lock"))
         with contextlib.ExitStack() as undo, _storage_errors(path):
             undo.callback(self._lock.close)
@@ -165,7 +171,7 @@ class SQLiteStorage:
 
     def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
         """See :meth:`Storage.receive`."""
-        now = self._clock()
+        now = self._ticks()
         with self._step():
             self._writer.execute(EXPIRE, (now,))
             rows = self._writer.execute(RECEIVE, (now + lease_seconds, limit)).fetchall()
@@ -174,7 +180,7 @@ class SQLiteStorage:
     def renew(self, delivery: Delivery, lease_seconds: float) -> None:
         """See :meth:`Storage.renew`."""
         with self._step():
-            self._leased(RENEW, delivery, self._clock() + lease_seconds)
+            self._leased(RENEW, delivery, self._ticks() + lease_seconds)
 
     def complete(self, delivery: Delivery, result: bytes) -> None:
         """See :meth:`Storage.complete`."""

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.e2e.kills import ECHO
-from tests.helpers import RuntimeProcess, poll, submit, wait_until
+from tests.helpers import RuntimeProcess, free_port, poll, submit, wait_until
 
 Start = Callable[..., RuntimeProcess]
 
@@ -49,6 +49,33 @@ def test_stop_drains(start_runtime: Start, tmp_path: Path, number: int) -> None:
     assert sorted(json.loads(line)["number"] for line in seen.read_text().splitlines()) == [
         *range(10)
     ]
+
+
+def test_stopped_while_it_starts(start_runtime: Start, tmp_path: Path) -> None:
+    """Ctrl-C before the container is ready ends both, though nothing was ever ready."""
+    runtime = start_runtime("--command", "sh -c 'echo $$ > container.pid; exec sleep 600'")
+    pid = tmp_path / "container.pid"
+    wait_until(lambda: pid.exists() and pid.read_text())
+
+    assert runtime.interrupt() == 0
+
+    assert not Path(f"/proc/{pid.read_text().strip()}").exists()
+    assert "Traceback" not in runtime.text()
+
+
+def test_container_that_dies_at_once(start_runtime: Start, tmp_path: Path) -> None:
+    """Requests are taken meanwhile, the pauses grow, and a container that works finds its work."""
+    port = free_port()
+    command = f"sh -c 'test -e mended || exit 3; exec {ECHO[1]}'"
+    runtime = start_runtime("--command", command, "--port", str(port))
+    wait_until(lambda: "exited with 3; restarting it in 1.0 s" in runtime.text())
+    assert "exited with 3; restarting it in 0.5 s" in runtime.text()
+    request_id = submit(f"http://127.0.0.1:{port}/sentiment", {"number": 1})
+
+    (tmp_path / "mended").touch()
+
+    assert wait_until(lambda: poll(runtime.url(), request_id))["result"] == {"number": 1}
+    assert runtime.interrupt() == 0
 
 
 def test_two_apis(start_runtime: Start, cortex_yaml: Path) -> None:

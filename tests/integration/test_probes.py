@@ -262,18 +262,20 @@ def test_hook() -> None:
     assert asyncio.run(target().passes(hook, DEADLINE))
 
 
-async def restarted_after(it: Container, probe: dict[str, Any], generations: list[int]) -> int:
+async def restarted_after(
+    it: Container, probe: dict[str, Any], generations: list[int | None]
+) -> int:
     """How many probes it takes until ``it`` is restarted.
 
     Args:
-        generations: of the container, by the number of probes; the last one stays.
+        generations: of the process, by the number of probes; the last one stays.
     """
     restarted = asyncio.Event()
 
     async def restart() -> None:
         restarted.set()
 
-    def generation() -> int:
+    def generation() -> int | None:
         return generations[min(len(it.requests), len(generations) - 1)]
 
     watching = asyncio.create_task(
@@ -292,9 +294,10 @@ async def restarted_after(it: Container, probe: dict[str, Any], generations: lis
     [
         ([1], 2),
         ([1, 2], 3),  # the first failure was another container's
+        ([1, None, None, None, None, 2], 7),  # none ran for a while: there was nothing to restart
     ],
 )
-def test_restarted_when_not_alive(generations: list[int], probes: int) -> None:
+def test_restarted_when_not_alive(generations: list[int | None], probes: int) -> None:
     """After failure_threshold failures in a row of one and the same container."""
 
     async def run() -> int:

@@ -255,6 +255,24 @@ def test_culprit_of_a_failed_group_is_alone(storage: FakeStorage) -> None:
     with_queue(storage, body)
 
 
+def test_purge_lets_others_write(storage: FakeStorage) -> None:
+    """A purge in many parts does not hold up a submission until the last of them."""
+
+    async def body(queue: RequestQueue, signal: Signal) -> None:
+        holding = await hold(queue, storage)
+        sending = asyncio.create_task(queue.send(request("a")))
+        await asyncio.sleep(0)
+        storage.gate.set()
+        await holding
+        while not sending.done():
+            await queue.purge(0, 0)
+
+        groups = [calls for calls, _ in storage.transactions]
+        assert groups.index(["a"]) <= 3
+
+    with_queue(storage, body)
+
+
 def test_full_until_something_ends(storage: FakeStorage) -> None:
     """Waiting and leased requests count, ended ones do not."""
 

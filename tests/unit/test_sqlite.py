@@ -67,14 +67,14 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def clock() -> FakeClock:
-    """The storage's clock."""
+    """The storage's clocks, of the day and of leases."""
     return FakeClock()
 
 
 @pytest.fixture
 def sqlite(path: Path, clock: FakeClock) -> Iterator[SQLiteStorage]:
     """An open, empty storage in a file."""
-    storage = SQLiteStorage(path, clock=clock)
+    storage = SQLiteStorage(path, clock=clock, ticks=clock)
     yield storage
     storage.close()
 
@@ -405,6 +405,18 @@ def test_calls_wait_for_the_disk_after_one_that_did_not(sqlite: SQLiteStorage) -
         assert level() == 1
     sqlite.add(request("a"))
     assert level() == 2
+
+
+def test_leases_outlive_a_clock_that_is_set(path: Path, clock: FakeClock) -> None:
+    """What is being computed is not sent again because the time of day has jumped."""
+    storage = SQLiteStorage(path, clock=clock, ticks=FakeClock())
+    storage.add(request("a"))
+    delivery = receive(storage)
+    clock.now += 3600
+
+    assert names(storage) == []
+    storage.complete(delivery, b"{}")
+    storage.close()
 
 
 def test_one_owner_at_a_time(sqlite: SQLiteStorage, path: Path) -> None:

@@ -86,7 +86,7 @@ class StorageMachine(RuleBasedStateMachine):
 
     def begin(self) -> None:
         """Open the file."""
-        self.storage = SQLiteStorage(self.path, clock=self.clock)
+        self.storage = SQLiteStorage(self.path, clock=self.clock, ticks=self.clock)
 
     def teardown(self) -> None:
         """Remove the file."""

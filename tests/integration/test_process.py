@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from project.asyncapi import replica
+from project.asyncapi import process
 from project.asyncapi.checks import Target
 from project.asyncapi.container_spec import Hook, Probe
 from project.asyncapi.probes import watch_liveness
-from project.asyncapi.replica import PortInUse, Replica, check_port
+from project.asyncapi.process import ContainerProcess, PortInUse, check_port
 from tests.helpers import DEADLINE, eventually, free_port
 
 STUBBORN = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
@@ -45,13 +45,13 @@ server.serve_forever()
 """
 
 
-def server(pre_stop: dict[str, Any]) -> tuple[Replica, Target]:
+def server(pre_stop: dict[str, Any]) -> tuple[ContainerProcess, Target]:
     """A container that writes what happens to it to a file, and where it is."""
     port = free_port()
     target = Target("127.0.0.1", {8080: port}, {})
     env = {"CORTEX_PORT": str(port)}
     hook = Hook.model_validate(pre_stop)
-    return Replica([sys.executable, "-c", SERVER], env, hook, target), target
+    return ContainerProcess([sys.executable, "-c", SERVER], env, hook, target), target
 
 
 def events(tmp_path: Path) -> list[str]:
@@ -60,11 +60,11 @@ def events(tmp_path: Path) -> list[str]:
     return path.read_text().splitlines() if path.exists() else []
 
 
-def python(code: str) -> Replica:
+def python(code: str) -> ContainerProcess:
     """A container that runs ``code``, then writes its process id to a file and waits."""
     script = f"{code}\nopen('pid', 'a').write(str(__import__('os').getpid()) + '\\n')"
     script += "\n__import__('time').sleep(60)"
-    return Replica([sys.executable, "-c", script], {})
+    return ContainerProcess([sys.executable, "-c", script], {})
 
 
 def pids(tmp_path: Path) -> list[int]:
@@ -77,7 +77,7 @@ def pids(tmp_path: Path) -> list[int]:
 def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Relative paths are the test's."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(replica, "BACK_OFF_SECONDS", (0.01, 0.02))
+    monkeypatch.setattr(process, "BACK_OFF_SECONDS", (0.01, 0.02))
 
 
 def test_restarted_when_killed(tmp_path: Path) -> None:
@@ -99,10 +99,10 @@ def test_restarted_when_killed(tmp_path: Path) -> None:
 
 def test_stopped_between_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopping does not wait for the back-off to end."""
-    monkeypatch.setattr(replica, "BACK_OFF_SECONDS", (3600.0,))
+    monkeypatch.setattr(process, "BACK_OFF_SECONDS", (3600.0,))
 
     async def run() -> None:
-        it = Replica([sys.executable, "-c", "open('pid', 'w').write('0')"], {})
+        it = ContainerProcess([sys.executable, "-c", "open('pid', 'w').write('0')"], {})
         running = asyncio.create_task(it.run())
         await eventually(lambda: pids(tmp_path) == [0])
         await it.stop()
@@ -113,7 +113,7 @@ def test_stopped_between_restarts(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_killed_after_grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container that ignores SIGTERM is killed when its grace has passed."""
-    monkeypatch.setattr(replica, "GRACE_SECONDS", 0.1)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.1)
 
     async def run() -> None:
         it = python(STUBBORN)
@@ -141,11 +141,10 @@ def test_stopped_while_being_started() -> None:
 
 
 def test_generation_counts_processes(tmp_path: Path) -> None:
-    """A restart ends the process, and the next one is another generation."""
+    """A restart ends the process, the next one is another generation, and none runs between."""
 
-    async def run() -> None:
+    async def run() -> int | None:
         it = python("")
-        assert it.generation == 0
         await it.restart()  # nothing runs: nothing to do
         running = asyncio.create_task(it.run())
         for generation in (1, 2):
@@ -155,9 +154,9 @@ def test_generation_counts_processes(tmp_path: Path) -> None:
         await eventually(lambda: len(pids(tmp_path)) == 3)
         await it.stop()
         await running
-        assert it.generation == 3
+        return it.generation
 
-    asyncio.run(run())
+    assert asyncio.run(run()) is None
 
 
 @pytest.mark.parametrize(
@@ -198,9 +197,73 @@ def test_pre_stop_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "pre_stop failed" in caplog.text
 
 
+def test_stop_during_a_restart(tmp_path: Path) -> None:
+    """The hook is done once, and no other process is started."""
+    hook = {"exec": {"command": ["sh", "-c", "echo bye >> events; until test -e on; do :; done"]}}
+
+    async def run() -> None:
+        it, _ = server(hook)
+        running = asyncio.create_task(it.run())
+        await eventually(lambda: events(tmp_path) == ["start"])
+        restarting = asyncio.create_task(it.restart())
+        await eventually(lambda: events(tmp_path) == ["start", "bye"])
+        stopping = asyncio.create_task(it.stop())
+        await asyncio.sleep(0)
+        (tmp_path / "on").touch()
+        await asyncio.gather(restarting, stopping, running)
+        assert events(tmp_path) == ["start", "bye", "SIGTERM"]
+
+    asyncio.run(run())
+
+
+def test_children_of_the_dead_are_ended(tmp_path: Path) -> None:
+    """What a container leaves behind would hold its port against the next one."""
+    leave = "import os, subprocess; child = subprocess.Popen(['sleep', '60']).pid;"
+    leave += "open('pid', 'w').write(str(child)); os._exit(1)"
+
+    async def run() -> None:
+        it = ContainerProcess([sys.executable, "-c", leave], {})
+        running = asyncio.create_task(it.run())
+        await eventually(lambda: bool(pids(tmp_path)))
+        await eventually(lambda: is_gone(pids(tmp_path)[0]))
+        await it.stop()
+        await running
+
+    asyncio.run(run())
+
+
+def is_gone(pid: int) -> bool:
+    """Whether the process has ended, reaped or not."""
+    try:
+        return ") Z " in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return True
+
+
+def test_command_that_cannot_be_run(tmp_path: Path) -> None:
+    """It is an error at the first start; later it is tried again, as whatever else goes wrong."""
+    command = tmp_path / "command"
+
+    async def run() -> None:
+        it = ContainerProcess([str(command)], {})
+        with pytest.raises(FileNotFoundError):
+            await it.run()
+        command.write_text("#!/bin/sh\necho 0 >> pid; mv command moved; exit 1")
+        command.chmod(0o700)
+        running = asyncio.create_task(it.run())
+        await eventually(lambda: (tmp_path / "moved").exists())
+        await eventually(lambda: it.generation is None)
+        (tmp_path / "moved").rename(command)
+        await eventually(lambda: len(pids(tmp_path)) >= 2)
+        await it.stop()
+        await running
+
+    asyncio.run(run())
+
+
 def test_pre_stop_is_within_the_grace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A hook that takes longer is ended, and so is the container."""
-    monkeypatch.setattr(replica, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
 
     async def run() -> None:
         it, _ = server({"exec": {"command": ["sleep", "60"]}})
@@ -246,7 +309,9 @@ def test_environment_and_port_in_command(tmp_path: Path) -> None:
 
     async def run() -> None:
         code = "import os, sys; open('seen', 'w').write(os.environ['A'] + sys.argv[1] + '\\n')"
-        it = Replica([sys.executable, "-c", code, "$(CORTEX_PORT)"], {"A": "1", "CORTEX_PORT": "2"})
+        it = ContainerProcess(
+            [sys.executable, "-c", code, "$(CORTEX_PORT)"], {"A": "1", "CORTEX_PORT": "2"}
+        )
         running = asyncio.create_task(it.run())
         seen = tmp_path / "seen"
         await eventually(lambda: seen.exists() and seen.read_text() == "12\n")
