@@ -1,8 +1,8 @@
 """``POST /``: one text or a list of texts in, labels and scores out.
 
 An ASGI application of its own: FastAPI's dependency injection, response validation and encoding
-took most of a request's time outside the model (``python -m bench.container``). What it takes and gives is
-described in ``project.openapi``.
+took most of a request's time outside the model (``python -m bench.container``). What it takes and
+gives is described in ``project.openapi``.
 """
 
 from __future__ import annotations
