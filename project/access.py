@@ -79,6 +79,7 @@ class Access:
         self._metrics = metrics
         self._http_metrics = http_metrics
         self._known: tuple[ModelInfo | None, RawHeaders] = (None, [])
+        self._open: dict[int, tuple[Scope, Exchange]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass ``scope`` on, and note what comes back."""
@@ -86,6 +87,7 @@ class Access:
             await self._app(scope, receive, send)
             return
         exchange = scope[EXCHANGE] = Exchange(dict(scope["headers"]))
+        self._open[id(exchange)] = scope, exchange
 
         async def send_and_note(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -102,7 +104,14 @@ class Access:
         try:
             await self._app(scope, receive, send_and_note)
         finally:
+            del self._open[id(exchange)]
             self._note(scope, exchange)
+
+    def give_up(self) -> None:
+        """The process ends at once: log which requests get no answer."""
+        for scope, exchange in self._open.values():
+            fields = _fields(scope, exchange, perf_counter() - exchange.started)
+            logger.error("request without an answer", extra={"fields": fields})
 
     def _provenance(self) -> RawHeaders:
         model = self._model()

@@ -44,20 +44,26 @@ def create_app(
     """
     settings = settings or Settings()
     metrics = Metrics(settings.metrics_namespace, settings.metrics_subsystem)
-    engine = Engine(settings, load, metrics, die)
+
+    def end(code: int) -> None:
+        access.give_up()
+        die(code)
+
+    engine = Engine(settings, load, metrics, end)
     classify = Classify(engine, settings, metrics)
     app = _create_fastapi(engine, classify)
     http_metrics = None
     if settings.enable_metrics:
         expose_metrics(app, metrics)
         http_metrics = HttpMetrics(metrics, settings, ("/", "/healthcheck", *DOCUMENT_PATHS))
-    return Access(Shortcut(app, classify), lambda: engine.model, metrics, http_metrics)
+    access = Access(Shortcut(app, classify), lambda: engine.model, metrics, http_metrics)
+    return access
 
 
 class Shortcut:
     """``POST /`` goes straight to its application, and not through FastAPI's router.
 
-    That halves what a request costs outside the model: ``docs/performance``.
+    FastAPI around it would take as long again as all that is here: ``python -m bench.container``.
     """
 
     def __init__(self, app: ASGIApp, classify: Classify) -> None:

@@ -1,8 +1,8 @@
 """``POST /``: one text or a list of texts in, labels and scores out.
 
 An ASGI application of its own: FastAPI's dependency injection, response validation and encoding
-took most of a request's time outside the model (``docs/performance``). What it takes and gives is
-described in ``project.openapi``.
+took most of a request's time outside the model (``python -m bench.container``). What it takes and
+gives is described in ``project.openapi``.
 """
 
 from __future__ import annotations
@@ -144,8 +144,8 @@ class Classify:
                     body, header(b"content-encoding", b"").decode("latin-1"), limits.body_bytes
                 ),
                 header(b"content-type", b"").decode("latin-1"),
-                scope["query_string"].decode("latin-1"),
-                header(b"x-envoy-original-path", b"").decode("latin-1"),
+                scope["query_string"].decode(errors="surrogateescape"),
+                header(b"x-envoy-original-path", b"").decode(errors="surrogateescape"),
                 limits,
             )
 

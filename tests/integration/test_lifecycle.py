@@ -52,6 +52,15 @@ class Sender(threading.Thread):
         return self.response.status_code
 
 
+class Broken(Sender):
+    """One request whose connection breaks."""
+
+    def run(self) -> None:
+        """Send it."""
+        with pytest.raises(httpx.RemoteProtocolError):
+            super().run()
+
+
 def sent(url: str, text: str, **headers: str) -> Sender:
     """A request whose text the model is computing."""
     sender = Sender(url, text, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -135,11 +144,15 @@ def test_dead_engine_is_replaced(start: Start) -> None:
 
 
 def test_hanging_engine_ends_the_process(start: Start) -> None:
-    """/healthcheck tells, who waits gets 503, and the process ends with code 1 and says why."""
+    """/healthcheck tells, who waits gets 503, and the process ends with code 1 and says why.
+
+    A connection of the queue's breaks, so that its request may be delivered again.
+    """
     container = start(ENABLE_METRICS="true", MAX_BATCH_SECONDS="0.5")
     url = container.wait_ready()
     hanging = sent(url, "hang")
     behind = Sender(url, "behind")
+    queued = Broken(url, "queued", {"X-Cortex-Request-ID": "id-1"})
 
     assert (hanging.status(), behind.status()) == (503, 503)
     health = container.health()
@@ -147,8 +160,11 @@ def test_hanging_engine_ends_the_process(start: Start) -> None:
     assert (health.status_code, health.json()["status"]) == (503, "stalled")
     assert "0.5 s are allowed" in health.json()["reason"]
     assert container.process.wait(DEADLINE) == 1
+    queued.join(DEADLINE)
     critical = [line for line in container.lines() if line["level"] == "critical"]
     assert len(critical) == 1
+    (unanswered,) = [line for line in container.lines() if "without" in str(line["message"])]
+    assert unanswered["id"] == "id-1"
 
 
 def test_queued_request_waits_for_the_model(start: Start) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from project.monitoring import Metrics
+from project.problems import Kind
 from project.settings import Settings
 from tests.dockerfile import read_dockerfile
 from tests.helpers import ROOT
 
 README = re.sub(r"https?://[^ )]+", "", (ROOT / "README.md").read_text(encoding="utf-8"))
+HTTP = (ROOT / "docs/http.md").read_text(encoding="utf-8")
 OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -32,6 +35,38 @@ def test_settings_table_is_complete() -> None:
     assert rows == [
         (name.upper(), "" if field.default is None else f"{field.default}", field.description)
         for name, field in Settings.model_fields.items()
+    ]
+
+
+def table(document: str, heading: str) -> list[list[str]]:
+    """The rows of the first table after ``heading``, as cells; without its head."""
+    lines = document[document.index(heading) :].splitlines()
+    rows = itertools.dropwhile(lambda line: not line.startswith("|"), lines)
+    cells = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in itertools.takewhile(lambda line: line.startswith("|"), rows)
+    ]
+    return cells[2:]
+
+
+def test_problems_are_documented() -> None:
+    """docs/http.md has every problem, with its status and its title."""
+    assert table(HTTP, "### Errors") == [
+        [f"`{kind.slug}`", str(kind.status), kind.title] for kind in Kind
+    ]
+
+
+def test_metrics_are_documented() -> None:
+    """docs/http.md has every metric of the container, with its type and its help."""
+    families = Metrics("n", "s").registry.collect()
+
+    assert table(HTTP, "## GET /metrics") == [
+        [
+            f"`{each.name.removeprefix('n_s_')}{'_total' if each.type == 'counter' else ''}`"
+            f" ({each.type})",
+            each.documentation,
+        ]
+        for each in families
     ]
 
 

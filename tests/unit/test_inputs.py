@@ -65,6 +65,7 @@ def many(*texts: str) -> Submission:
         (b"{}", "input_text=b", "", one("b")),
         (b'{"text": "a"}', "", "/?input_text=c", one("c")),
         (b"", "input_text=b", "/?input_text=c", one("b")),
+        (b"", "input_text=\u00fc", "", one("\u00fc")),
         (b"", "", "//[?input_text=a", one("a")),
     ],
 )
