@@ -85,6 +85,4 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/healthcheck' % os.getenv('CORTEX_PORT', '8000'), timeout=2)"]
-# Connections outlive those of Cortex's dequeuer, which closes its own after 90 idle seconds: a
-# request that was sent while this side closed would be lost.
-ENTRYPOINT ["python", "-m", "uvicorn", "--factory", "project.app:create_app", "--host", "0.0.0.0", "--port", "8000", "--timeout-keep-alive", "120", "--no-access-log"]
+ENTRYPOINT ["python", "-m", "project"]
