@@ -29,7 +29,7 @@ Start = Callable[[Sequence[str], str], subprocess.Popen[bytes]]
 def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The image's /app."""
     folder = tmp_path_factory.mktemp("app")
-    for stage in ("code", "shipped"):
+    for stage in ("code", "model"):
         for source, target in copied(DOCKERFILE, stage, ROOT).items():
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             (folder / target).symlink_to(source)
