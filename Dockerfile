@@ -4,8 +4,6 @@
 
 # A Hub id, or a folder of the build context; empty: the shipped weights.
 ARG MODEL=
-# Only a model that has to be exported needs the stage with torch.
-ARG MODEL_STAGE=${MODEL:+exported}
 
 FROM python:3.11-slim-bookworm AS base
 ENV PATH=/opt/venv/bin:$PATH \
@@ -29,7 +27,7 @@ COPY project/sentiment/*.py project/sentiment/
 RUN python -m compileall -q --invalidation-mode unchecked-hash project && chmod -R a+rX project
 
 
-FROM code AS exported
+FROM code AS model-exported
 COPY project/sentiment/requirements.txt project/sentiment/
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --requirement project/sentiment/requirements.txt
 COPY . ./
@@ -40,12 +38,13 @@ RUN python -m project.sentiment.export "$MODEL" ${MODEL_REVISION:+--revision "$M
     && chmod -R a+rX /model
 
 
-FROM base AS shipped
+FROM base AS model
 COPY project/sentiment/weights /model/project/sentiment/weights
 RUN chmod -R a+rX /model
 
 
-FROM ${MODEL_STAGE:-shipped} AS model
+# Only a model that has to be exported needs the stage with torch.
+FROM model${MODEL:+-exported} AS baked
 
 
 # Everything that a checkout has, for: docker run --rm sentiment-test
@@ -67,7 +66,7 @@ RUN find /usr -depth -regextype egrep \
     && install --directory --owner=10001 --group=10001 /queue
 # From what changes least to what changes most.
 COPY --from=dependencies /opt/venv /opt/venv
-COPY --from=model /model ./
+COPY --from=baked /model ./
 COPY --from=code /app/project ./project
 ARG MODEL
 ARG REVISION=
@@ -85,6 +84,4 @@ EXPOSE 8000
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/healthcheck' % os.getenv('CORTEX_PORT', '8000'), timeout=2)"]
-# Connections outlive those of Cortex's dequeuer, which closes its own after 90 idle seconds: a
-# request that was sent while this side closed would be lost.
-ENTRYPOINT ["python", "-m", "uvicorn", "--factory", "project.app:create_app", "--host", "0.0.0.0", "--port", "8000", "--timeout-keep-alive", "120", "--no-access-log"]
+ENTRYPOINT ["python", "-m", "project"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -21,14 +22,14 @@ DOCKERFILE = read_dockerfile(ROOT / "Dockerfile")
 COMPOSE = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
 ASYNCAPI = COMPOSE["services"]["asyncapi"]
 
-Start = Callable[[Sequence[str]], subprocess.Popen[bytes]]
+Start = Callable[[Sequence[str], str], subprocess.Popen[bytes]]
 
 
 @pytest.fixture(scope="module")
 def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The image's /app."""
     folder = tmp_path_factory.mktemp("app")
-    for stage in ("code", "shipped"):
+    for stage in ("code", "model"):
         for source, target in copied(DOCKERFILE, stage, ROOT).items():
             (folder / target).parent.mkdir(parents=True, exist_ok=True)
             (folder / target).symlink_to(source)
@@ -38,11 +39,13 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def start(app: Path) -> Iterator[Start]:
-    """Starts a command in /app; ended after the test."""
+    """Starts a command in /app on a port; ended after the test."""
     with ExitStack() as stack:
 
-        def run(command: Sequence[str]) -> subprocess.Popen[bytes]:
-            process = stack.enter_context(subprocess.Popen(command, cwd=app))
+        def run(command: Sequence[str], port: str) -> subprocess.Popen[bytes]:
+            process = stack.enter_context(
+                subprocess.Popen(command, cwd=app, env={**os.environ, "CORTEX_PORT": port})
+            )
             stack.callback(process.kill)
             return process
 
@@ -58,27 +61,30 @@ def here(words: Sequence[str], instead: dict[str, str]) -> list[str]:
     return [sys.executable, *changed[1:]]
 
 
-def passes(command: Sequence[str]) -> bool:
+def passes(command: Sequence[str], port: str) -> bool:
     """Whether a health check does."""
-    done = subprocess.run(command, capture_output=True, check=False, timeout=DEADLINE)
+    environment = {**os.environ, "CORTEX_PORT": port}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, check=False, timeout=DEADLINE
+    )
     return done.returncode == 0
 
 
-def service_command(port: str) -> list[str]:
-    """The service image's entrypoint."""
-    (entrypoint,) = of_stage(DOCKERFILE, "service", "ENTRYPOINT")
-    return here(entrypoint.words(), {"8000": port})
+def entrypoint() -> list[str]:
+    """The service image's."""
+    (instruction,) = of_stage(DOCKERFILE, "service", "ENTRYPOINT")
+    return here(instruction.words(), {})
 
 
 def test_service_image_serves(start: Start) -> None:
-    """Its entrypoint answers, its health check sees that, and SIGTERM ends it."""
+    """Its entrypoint answers on Cortex's port, its health check sees that, SIGTERM ends it."""
     port = f"{free_port()}"
     (instruction,) = of_stage(DOCKERFILE, "service", "HEALTHCHECK")
-    check = here(json.loads(instruction.value.partition("CMD ")[2]), {"8000": port})
+    check = here(json.loads(instruction.value.partition("CMD ")[2]), {})
 
-    assert not passes(check)
-    process = start(service_command(port))
-    wait_until(lambda: passes(check))
+    assert not passes(check, port)
+    process = start(entrypoint(), port)
+    wait_until(lambda: passes(check, port))
     answer = httpx.post(f"http://127.0.0.1:{port}/", json={"input_text": "i like you"})
 
     assert answer.json()["label"] == "POSITIVE"
@@ -97,9 +103,9 @@ def test_composed_asyncapi_serves(start: Start, tmp_path: Path) -> None:
     words = [*ASYNCAPI["entrypoint"], *ASYNCAPI["command"], "--port", port, "--metrics-port", "0"]
     check = here(ASYNCAPI["healthcheck"]["test"][1:], {"8888": port})
 
-    start(service_command(container))
-    process = start(here(words, places))
-    wait_until(lambda: passes(check))
+    start(entrypoint(), container)
+    process = start(here(words, places), port)
+    wait_until(lambda: passes(check, port))
     url = f"http://127.0.0.1:{port}/sentiment"
     request_id = submit(url, {"input_text": "i hate you"})
     answer = wait_until(lambda: poll(url, request_id))

@@ -22,6 +22,18 @@ OPERATIONS = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+# Source: cortexlabs/cortex, docs/clients/cli.md of release 0.42.1.
+CORTEX_COMMANDS = {
+    "deploy": {"--env", "--force", "--yes", "--output"},
+    "get": {"--env", "--watch", "--output", "--verbose"},
+    "describe": {"--env", "--watch"},
+    "logs": {"--env", "--yes", "--random-pod"},
+    "delete": {"--env", "--force", "--keep-cache", "--output"},
+    "cluster up": {"--configure-env", "--yes"},
+    "cluster down": {"--config", "--name", "--region", "--yes", "--keep-aws-resources"},
+}
+
+
 def commands(program: str) -> list[list[str]]:
     """The words of every command of the README that begins with ``program``."""
     lines = re.findall(rf"^ +({program} .*)$", README, re.MULTILINE)
@@ -72,13 +84,13 @@ def test_metrics_are_documented() -> None:
 
 def test_named_files_exist() -> None:
     """Every file and folder of the project that the README names is there."""
-    named = set(re.findall(r"(?:(?:project|tests)/[\w/.]+|[\w]+\.(?:py|yaml))", README))
-    top_level = {name for name in named if "/" in name or (ROOT / name).exists()}
-    inside = {f"project/{name}" for name in named - top_level}
+    files = re.findall(r"(?:[\w.-]+/)*[\w-]+\.(?:py|yaml)", README)
+    named = {*files, *re.findall(r"(?:project|tests|bench)/[\w/.]+", README)}
 
-    missing = {name for name in top_level | inside if not (ROOT / name).exists()}
+    places = (ROOT, ROOT / "project")
+    missing = {name for name in named if not any((place / name).exists() for place in places)}
     assert missing == set()
-    assert len(top_level) >= 5
+    assert len(named) >= 10
 
 
 def test_make_targets_exist() -> None:
@@ -88,6 +100,16 @@ def test_make_targets_exist() -> None:
     named = set(re.findall(r"make ([a-z]+)", README))
     assert named
     assert named <= targets
+
+
+def test_cortex_commands_exist() -> None:
+    """Every ``cortex`` command of the README is one of Cortex's, with flags that it has."""
+    seen = set()
+    for _, *words in commands("cortex"):
+        name = " ".join(words[: 2 if words[0] == "cluster" else 1])
+        seen.add(name)
+        assert {word for word in words if word.startswith("-")} <= CORTEX_COMMANDS[name]
+    assert seen == set(CORTEX_COMMANDS)
 
 
 def test_docker_commands_fit() -> None:

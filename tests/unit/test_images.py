@@ -42,7 +42,7 @@ def test_base_is_pinned(path: Path) -> None:
     stages = {each.stage for each in instructions}
     bases = {each.value.split()[0] for each in instructions if each.name == "FROM"} - stages
 
-    assert bases - {"${MODEL_STAGE:-shipped}"} == {"python:3.11-slim-bookworm"}
+    assert bases - {"model${MODEL:+-exported}"} == {"python:3.11-slim-bookworm"}
     (labels,) = of_stage(instructions, FINAL[path], "LABEL")
     named = dict(word.partition("=")[::2] for word in labels.words())
     assert named["org.opencontainers.image.base.name"].endswith("/python:3.11-slim-bookworm")
@@ -72,9 +72,9 @@ def test_default_build_needs_no_torch() -> None:
     heavy = {each.stage for each in instructions if "sentiment/requirements" in each.value}
     heavy |= {each.stage for each in instructions if "requirements-test" in each.value}
 
-    assert heavy == {"exported", "test"}
+    assert heavy == {"model-exported", "test"}
     copies = [each.words()[0] for each in of_stage(instructions, "service", "COPY")]
-    assert copies == ["--from=dependencies", "--from=model", "--from=code"]
+    assert copies == ["--from=dependencies", "--from=baked", "--from=code"]
 
 
 def test_version_is_the_project_s() -> None:
