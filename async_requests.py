@@ -430,8 +430,11 @@ def _said(response: httpx.Response) -> str:
 
 # --- when to ask again ----------------------------------------------------------------------------
 
-FIRST_PAUSE, PAUSE_FACTOR, LONGEST_PAUSE = 0.03, 1.7, 10.0
-"""Seconds between polls of a request of whose rank in the queue nothing is known."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.03, 10.0
+"""Seconds between polls of a request, at least and at most."""
+
+AGE_SHARE = 0.35
+"""Of a request's age, until it is polled again: back-off that is never far behind the result."""
 
 RANK_SHARE = 0.8
 """Of the time that a request's rank lets expect: asking early corrects an estimate."""
@@ -481,31 +484,34 @@ class Pace:
             for event in itertools.islice(self._unpolled.values(), 2):
                 event.set()
 
-    async def wait(self, rank: int, polls: int) -> None:
-        """Wait until the request is to be polled, after ``polls`` polls."""
-        if polls:
-            await asyncio.sleep(self.pause(rank, polls))
-            return
+    async def wait(self, rank: int) -> None:
+        """Wait until a request is to be polled for the first time."""
         event = self._unpolled[rank] = asyncio.Event()
         try:
-            async with asyncio.timeout(self.pause(rank, polls)):
+            async with asyncio.timeout(self.due(rank)):
                 await event.wait()
         except TimeoutError:
             pass
         finally:
             del self._unpolled[rank]
 
-    def pause(self, rank: int, polls: int) -> float:
-        """Seconds until the request is due, at least those of the back-off."""
-        due = max(0, rank - self._ended) * self._interval() * RANK_SHARE
-        step = FIRST_PAUSE * PAUSE_FACTOR ** min(polls, 20)
-        return jitter(min(LONGEST_PAUSE, max(due, step)))
+    def due(self, rank: int) -> float:
+        """Seconds until a request is probably finished, somewhat less."""
+        return _pause(max(0, rank - self._ended) * self._interval() * RANK_SHARE)
+
+    def back_off(self, since: float) -> float:
+        """Seconds until a request that is submitted since then is polled again."""
+        return _pause((self._clock() - since) * AGE_SHARE)
 
     def _interval(self) -> float:
         """Seconds from one end to the next, lately."""
         if len(self._ends) > 1:
             return (self._ends[-1] - self._ends[0]) / (len(self._ends) - 1)
         return (self._ends[0] if self._ends else self._clock()) - self._begin
+
+
+def _pause(seconds: float) -> float:
+    return jitter(min(LONGEST_PAUSE, max(FIRST_PAUSE, seconds)))
 
 
 class _Patience:
@@ -1080,8 +1086,10 @@ class AsyncAPIClient:
         self.traffic.move(count, "", status)
         try:
             while True:
-                if polls or not at_once:
-                    await self._pace.wait(rank, polls)
+                if polls:
+                    await asyncio.sleep(self._pace.back_off(since))
+                elif not at_once:
+                    await self._pace.wait(rank)
                 answer = await self._wire.patient_poll(request_id)
                 polls += 1
                 now = str(answer["status"])
@@ -1125,8 +1133,9 @@ class AsyncAPIClient:
         """Classify a text of our own."""
         try:
             request_id = await self._wire.post(str(uuid.uuid4()), encode_texts(SAMPLE_TEXTS[:1]))
-            for polls in itertools.count():
-                await asyncio.sleep(self._pace.pause(0, polls))
+            since = time.monotonic()
+            while True:
+                await asyncio.sleep(self._pace.back_off(since))
                 answer = await self._wire.poll(request_id)
                 if answer["status"] == "failed":
                     raise ServiceFailed("a sample text failed; the service's log has the reason")

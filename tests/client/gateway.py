@@ -1,4 +1,4 @@
-"""A gateway for the client, without a network: it answers by the text, and fails as it is told."""
+"""A gateway for the client, without a network: answers by the text, and fails as it is told."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from async_requests import AsyncAPIClient, Outcome, Policy
 ENDPOINT = "http://gateway/sentiment"
 
 Fault = httpx.Response | Exception | Callable[[], None] | None
-"""What happens to a request: an answer in place of its own, a broken connection, a call, nothing."""
+"""What happens to a request: another answer, a broken connection, a call, nothing."""
 
 
 class FakeGateway:
@@ -69,10 +69,7 @@ class FakeGateway:
             return fault
         if isinstance(fault, Exception) and str(fault) != "after":
             raise fault
-        if request.method == "POST":
-            answer = self._submit(request)
-        else:
-            answer = self._poll(request_id)
+        answer = self._submit(request) if request.method == "POST" else self._poll(request_id)
         if isinstance(fault, Exception):
             raise fault
         if callable(fault):

@@ -88,7 +88,8 @@ def test_window_is_kept() -> None:
 def test_failure_has_its_reason(text: str, error: str, batch_size: int, old: bool) -> None:
     """What goes wrong is in the text's outcome, and the texts beside it are classified."""
     gateway = FakeGateway(old=old)
-    policy = replace(FAST, batch_size=batch_size, timeout=0.3)
+    timeout = 0.3 if text == "stuck" else FAST.timeout
+    policy = replace(FAST, batch_size=batch_size, timeout=timeout)
 
     outcomes = run(gateway, ["a", "b", text, "c"], policy)
 
@@ -380,9 +381,10 @@ def test_pace_follows_the_queue() -> None:
         now[0] += 0.5
         pace.ended(2)
 
-    pauses = [pace.pause(rank, 0) for rank in ranks[4:]]
+    pauses = [pace.due(rank) for rank in ranks[4:]]
 
     assert pauses == [
         pytest.approx(0.5 * place * async_requests.RANK_SHARE, rel=0.21) for place in range(1, 7)
     ]
-    assert pace.pause(ranks[0], 30) <= async_requests.LONGEST_PAUSE * 1.2
+    assert pace.back_off(1.0) == pytest.approx(async_requests.AGE_SHARE, rel=0.21)
+    assert pace.back_off(-1000.0) == pytest.approx(async_requests.LONGEST_PAUSE, rel=0.21)
