@@ -76,7 +76,7 @@ from types import FrameType, TracebackType
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
-VENV = Path(__file__).resolve().parent / ".venv"
+VENV = (Path(__file__).parent / ".venv").resolve()
 
 
 def _missing() -> list[str]:
@@ -87,7 +87,7 @@ if __name__ == "__main__":
     lacking = _missing()
     if sys.version_info < (3, 11) or lacking:
         # `make run` has installed both into .venv: `python async_requests.py` finds them there.
-        if (VENV / "bin/python").exists() and Path(sys.prefix) != VENV:
+        if (VENV / "bin/python").exists() and Path(sys.prefix).resolve() != VENV:
             os.execv(VENV / "bin/python", [str(VENV / "bin/python"), *sys.argv])  # noqa: S606
         if sys.version_info < (3, 11) or "httpx" in lacking:
             print("needs Python 3.11 or newer and httpx: pip install httpx rich", file=sys.stderr)
