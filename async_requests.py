@@ -73,7 +73,7 @@ from collections.abc import (
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
 from urllib.parse import quote
 
 VENV = (Path(__file__).parent / ".venv").resolve()
@@ -851,6 +851,10 @@ class Journal:
 # --- the client -----------------------------------------------------------------------------------
 
 
+BATCH_CHARS = 100_000
+"""Characters after which no text is added to a request: memory and latency are bounded."""
+
+
 class AsyncAPIClient:
     """Classifies texts through an AsyncAPI.
 
@@ -1188,11 +1192,16 @@ class _Line:
                 await self._journal.reserve(job.end)
                 task = asyncio.create_task(self._client.classify(job, self._journal))
                 self._running.add(task)
-                task.add_done_callback(self._running.discard)
+                task.add_done_callback(self._ended)
                 self._started.put_nowait((job, task))
         finally:
             stopping.cancel()
             self._started.put_nowait(None)
+
+    def _ended(self, task: asyncio.Task[list[Outcome]]) -> None:
+        self._running.discard(task)
+        if not task.cancelled():
+            task.exception()  # of those after a stop nobody asks any more
 
     async def _next(self, jobs: AsyncIterator[Job]) -> Job | None:
         await self._room.acquire()
@@ -1220,17 +1229,36 @@ async def _all(awaitables: Iterable[Awaitable[T]]) -> list[T]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+class Batches(Generic[T]):
+    """Cuts a stream into batches of ``size``, shorter ones where texts are long."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._items: list[T] = []
+        self._chars = 0
+
+    def add(self, item: T, chars: int) -> tuple[T, ...]:
+        """Add an item; returns a batch if it is full now."""
+        self._items.append(item)
+        self._chars += chars
+        full = len(self._items) == self._size or self._chars >= BATCH_CHARS
+        return self.rest() if full else ()
+
+    def rest(self) -> tuple[T, ...]:
+        """What is in no batch yet."""
+        batch, self._items, self._chars = tuple(self._items), [], 0
+        return batch
+
+
 async def _jobs(texts: Iterable[str] | AsyncIterable[str], size: int) -> AsyncIterator[Job]:
     first = 0
-    batch: list[str] = []
+    batches: Batches[str] = Batches(size)
     async for text in _each(texts):
-        batch.append(text)
-        if len(batch) == size:
-            yield Job(first, first + size, tuple(batch))
-            first += size
-            batch = []
-    if batch:
-        yield Job(first, first + len(batch), tuple(batch))
+        if batch := batches.add(text, len(text)):
+            yield Job(first, first + len(batch), batch)
+            first += len(batch)
+    if batch := batches.rest():
+        yield Job(first, first + len(batch), batch)
 
 
 async def _each(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
@@ -1731,13 +1759,22 @@ def read_jobs(rows: Iterable[Row], size: int, done: Checkpoint, *, digests: bool
             f"the input is not that of the state file: its first {done.rows} rows are others; "
             "give the same input, or another state file"
         )
-    while batch := tuple(itertools.islice(rows, size)):
+    for batch in _batches(rows, size):
         if digests:
             digest.update(b"".join(row.fingerprint() for row in batch))
         texts = tuple(row.text for row in batch if row.text is not None)
         payload = Batch(batch, digest.hexdigest() if digests else "")
         yield Job(first, first + len(batch), texts, payload)
         first += len(batch)
+
+
+def _batches(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
+    batches: Batches[Row] = Batches(size)
+    for row in rows:
+        if batch := batches.add(row, len(row.text or "")):
+            yield batch
+    if batch := batches.rest():
+        yield batch
 
 
 class _End(NamedTuple):
@@ -2123,7 +2160,7 @@ class LiveDisplay:
 
     def show(self, progress: Progress) -> None:
         """See :class:`Display`."""
-        self._live.update(render(progress), refresh=True)
+        self._live.update(render(progress, self._console.width), refresh=True)
 
     def say(self, text: str) -> None:
         """See :class:`Display`."""
@@ -2134,7 +2171,7 @@ class LiveDisplay:
         self._live.stop()
 
 
-def render(progress: Progress) -> RenderableType:
+def render(progress: Progress, width: int) -> RenderableType:
     """The counts as a table, the bar below it; 80 columns are enough."""
     from rich.console import Group  # here: a script without rich shows plain lines
     from rich.progress_bar import ProgressBar
@@ -2146,7 +2183,9 @@ def render(progress: Progress) -> RenderableType:
         alarming = name == "failed" and progress.failed
         counts.add_column(name, justify="right", style="red" if alarming else "", min_width=7)
     counts.add_row(*cells.values())
-    bar = Table.grid(padding=(0, 1), expand=True)
+    # Not to the edge: the terminal writes ^C behind the bar, and must not begin a line for it.
+    bar = Table.grid(padding=(0, 1))
+    bar.width = max(20, min(width, 100) - 4)
     bar.add_column(ratio=1)
     bar.add_column(justify="right", width=5)
     if progress.fraction is None:
@@ -2446,6 +2485,7 @@ class Run:
         for number, row in enumerate(batch.rows, start=job.first + 1):
             outcome = Outcome("", error=row.problem) if row.text is None else next(answers)
             lines.append(self._formatter.row(row, outcome))
+            self._client.traffic.failed += row.text is None  # the client has not seen it
             self._count(number, outcome)
         self._output.write("".join(lines))
         self._output.flush()
@@ -2458,8 +2498,6 @@ class Run:
             self._counts["failed"] += 1
             if len(self._failures) < FIRST_FAILURES:
                 self._failures.append((number, outcome.error))
-            if outcome.id is None and outcome.text == "":  # never sent: the client did not count it
-                self._client.traffic.failed += 1
             return
         self._counts["completed"] += 1
         self._labels[str(outcome.label)] += 1

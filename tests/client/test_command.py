@@ -516,7 +516,7 @@ def test_live_progress_fits(width: int, fraction: float | None) -> None:
     screen = io.StringIO()
     console = Console(file=screen, width=width, force_terminal=True, no_color=True)
 
-    console.print(async_requests.render(progress))
+    console.print(async_requests.render(progress, width))
 
     shown = screen.getvalue()
     rows = [re.sub(r"\x1b\[[0-9;]*m", "", row) for row in shown.splitlines()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -38,6 +39,17 @@ def test_outcomes_in_order(batch_size: int) -> None:
     assert {outcome.score for outcome in outcomes} == {1}
     assert sorted(gateway.texts()) == sorted(texts)
     assert [outcome.id for outcome in outcomes][:1] == [gateway.submitted[0][0]]
+
+
+def test_long_texts_share_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request ends with the text that makes it long."""
+    monkeypatch.setattr(async_requests, "BATCH_CHARS", 5)
+    gateway = FakeGateway()
+
+    run(gateway, ["12", "345", "6789012", "1", "2", "3", "4", "5", "6"], BATCHES)
+
+    sizes = [len(texts) for _, texts in gateway.submitted]
+    assert sizes == [2, 1, 4, 2]
 
 
 def test_async_texts_are_taken() -> None:
@@ -319,10 +331,13 @@ def test_never_ready_is_said() -> None:
 
 
 def test_stop_lets_the_submitted_finish() -> None:
-    """After :meth:`stop` nothing is submitted, and what was is given back."""
+    """After :meth:`stop` nothing is submitted, what was is given back, and no error is left."""
     gateway = FakeGateway()
+    errors: list[object] = []
 
     async def some() -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda loop, context: errors.append(context))
         async with AsyncAPIClient(ENDPOINT, FAST, transport=gateway.transport) as client:
             count = 0
             async for outcome in client.map(str(number) for number in range(1000)):
@@ -332,7 +347,9 @@ def test_stop_lets_the_submitted_finish() -> None:
             return count
 
     count = asyncio.run(some())
+    gc.collect()  # an exception that nobody has taken is reported then
 
+    assert errors == []
     assert len(gateway.submitted) == count < 20
 
 
