@@ -446,6 +446,32 @@ def test_state_must_be_one(tmp_path: Path, capfd: Capture) -> None:
     assert state.read_text(encoding="utf-8") == "my diary\n" * 100
 
 
+def test_state_that_cannot_be_written(tmp_path: Path, capfd: Capture) -> None:
+    """The run ends: an id that is not on disk must not be relied on."""
+    gateway = FakeGateway()
+    state = tmp_path / "s"
+    source = write_rows(tmp_path / "in.txt", 3)
+    arguments = ["--file", str(source), "--state", str(state), "--quiet", "--batch-size", "1"]
+
+    def lose_table() -> None:
+        """What happens to the file while it is used."""
+        opened[0]._database.execute("DROP TABLE requests")
+
+    opened: list[async_requests.StateFile] = []
+    original = async_requests.StateFile.load
+
+    def load(self: async_requests.StateFile, first: int) -> None:
+        opened.append(self)
+        original(self, first)
+
+    gateway.faults = [lose_table]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(async_requests.StateFile, "load", load)
+        assert command(gateway, *arguments) == 2
+
+    assert f"--state {state}: cannot be written: no such table" in capfd.readouterr().err
+
+
 def test_state_has_one_owner(tmp_path: Path) -> None:
     """Two runs on one state would submit twice: the second ends."""
     path = tmp_path / "s"

@@ -236,16 +236,23 @@ def test_waits_for_the_service(start_runtime: Start, cortex_yaml: Path) -> None:
     assert json.loads(out)["text"] == "x"
 
 
-def test_live_display_in_a_terminal(endpoint: str, tmp_path: Path) -> None:
-    """On a terminal the counts stay on the screen while the run goes on; NO_COLOR is respected."""
+@pytest.mark.parametrize("to_screen", [False, True])
+def test_live_display_in_a_terminal(endpoint: str, tmp_path: Path, to_screen: bool) -> None:
+    """On a terminal the counts stay on the screen while the run goes on; NO_COLOR is respected.
+
+    Results that go to the same terminal are above them.
+    """
     import pty  # here: not on every system that can run the other tests
 
     write_rows(tmp_path / "in.csv", 3000)
     command = [sys.executable, SCRIPT, "--file", str(tmp_path / "in.csv"), "--batch-size", "2",
-               "--output", str(tmp_path / "out.csv"), "--endpoint", endpoint]  # fmt: skip
+               "--endpoint", endpoint]  # fmt: skip
+    if not to_screen:
+        command += ["--output", str(tmp_path / "out.csv")]
     terminal, inside = pty.openpty()
     environment = {**os.environ, "NO_COLOR": "1", "TERM": "xterm", "COLUMNS": "80"}
-    client = subprocess.Popen(command, stderr=inside, env=environment)
+    stdout = inside if to_screen else None
+    client = subprocess.Popen(command, stdout=stdout, stderr=inside, env=environment)
     os.close(inside)
     shown = bytearray()
 
@@ -264,6 +271,7 @@ def test_live_display_in_a_terminal(endpoint: str, tmp_path: Path) -> None:
     assert "submitted" in text
     assert "in queue" in text
     assert "3,000 completed" in text
+    assert text.count('"label": ') == (6000 if to_screen else 0)
     assert not [code for code in range(30, 38) if f"\x1b[{code}m" in text]
 
 
