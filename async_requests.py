@@ -751,13 +751,13 @@ class Wire:
         except RequestError as error:
             found, problem = None, str(error)
         else:
-            problem = f"the answer has no id: {response.text[:200]!r}"
+            problem = f"the answer has no id: {response.text[:80]!r}"
         if isinstance(found, str) and found:
             self._prove()
             return found
         if self._proven:
             raise RequestError(problem)
-        raise CannotRun(f"{self._url} is no AsyncAPI's endpoint: {problem}")
+        raise CannotRun(f"{self._url} is no AsyncAPI's endpoint, or the container's: {problem}")
 
     def _prove(self) -> None:
         if not self._proven:
@@ -2286,11 +2286,11 @@ class Summary:
     def _repeated(self) -> list[str]:
         traffic = self.traffic
         said = [
-            (traffic.retries, "exchanges with the gateway were tried again"),
-            (traffic.resubmitted, "requests failed or were forgotten, and were submitted again"),
-            (traffic.splits, "requests were refused whole and sent in parts"),
+            (traffic.retries, "exchanges that were tried again"),
+            (traffic.resubmitted, "requests that failed or were forgotten, and submitted again"),
+            (traffic.splits, "requests that were refused whole, and sent in parts"),
         ]
-        return [f"{count:,} {words}" for count, words in said if count]
+        return [f"{words}: {count:,}" for count, words in said if count]
 
 
 def label_bars(labels: Mapping[str, int], bar: str) -> list[str]:
@@ -2718,27 +2718,28 @@ async def _ready_then_work(options: Options, client: AsyncAPIClient, run: Run) -
 
 
 def _report(options: Options, run: Run, summary: Summary, problem: str) -> None:
+    written = summary.tally.completed + summary.tally.failed
     if options.json:
         record = json.dumps(summary.record() | {"complete": run.complete}, indent=2)
         if options.output is None:
             say(record)
         else:
             print(record, flush=True)
-    elif not options.quiet:
+    elif not options.quiet and (not problem or written):
         encoding = (sys.stderr.encoding or "").lower()
         for line in summary.lines("█" if encoding.startswith("utf") else "#"):
             say(line)
     if problem:
         say(f"async_requests: {problem}")
-        say(_how_to_go_on(options, summary.tally))
+        if written or summary.traffic.posts > 1:
+            say(_how_to_go_on(options, written))
     if options.plot is not None and run.scores is not None:
         plot(options.plot, summary.traffic.latencies, run.scores)
 
 
-def _how_to_go_on(options: Options, tally: Tally) -> str:
+def _how_to_go_on(options: Options, written: int) -> str:
     if options.state is not None:
         return f"go on with: {shlex.join(['python', *sys.argv])}"
-    written = tally.completed + tally.failed
     where = f"in {options.output}.part" if options.output is not None else "written"
     return f"{written:,} rows are {where}; with --state FILE the same command could go on"
 

@@ -1,8 +1,8 @@
 """async_requests.py against the AsyncAPI of one machine: rates, memory, and that no row is lost.
 
-    python -m bench.async_client rows                   100,000 rows, a container that answers at once
-    python -m bench.async_client model sst2/dev.tsv     2,000 real rows, the real model
-    python -m bench.async_client http                   what an HTTP exchange costs
+    python -m bench.async_client rows                 100,000 rows, a container that answers at once
+    python -m bench.async_client model sst2/dev.tsv   2,000 real rows, the real model
+    python -m bench.async_client http                 what an HTTP exchange costs
 
 Each prints a table. ``rows`` and ``model`` start the runtime of cortex.yaml on free ports.
 """
