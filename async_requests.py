@@ -2500,7 +2500,7 @@ class Run:
                 self._failures.append((number, outcome.error))
             return
         self._counts["completed"] += 1
-        self._labels[str(outcome.label)] += 1
+        self._labels[outcome.label or "no label"] += 1
         if self.scores is not None and outcome.score is not None:
             self.scores.setdefault(str(outcome.label), array("d")).append(outcome.score)
 
