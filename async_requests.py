@@ -1320,12 +1320,14 @@ class Checkpoint:
     Attributes:
         rows: that are in the output and on disk.
         size: of the output with them, in bytes.
+        tail: the SHA-256 of the last bytes of the output, by which it is known again.
         digest: of these rows of the input, as SHA-256 in hexadecimal.
         done: whether these are all rows, and the output is complete.
     """
 
     rows: int = 0
     size: int = 0
+    tail: str = ""
     digest: str = ""
     done: bool = False
     tally: Tally = field(default_factory=Tally)
@@ -1924,6 +1926,9 @@ class Output(Protocol):
         """Let go of it."""
 
 
+TAIL_BYTES = 4096
+
+
 class FileOutput:
     """A file that has its name when it is complete, and is ``<name>.part`` before.
 
@@ -1931,47 +1936,47 @@ class FileOutput:
     What is no regular file, such as a pipe or /dev/null, is written as it is.
 
     Args:
-        size: bytes that are kept of what an earlier run has written.
+        begin: what an earlier session has written of it; nothing if it has no rows.
 
     Raises:
         CannotRun: it cannot be written.
     """
 
-    def __init__(self, path: Path, size: int = 0, *, done: bool = False) -> None:
+    def __init__(self, path: Path, begin: Checkpoint) -> None:
         self.path = path.resolve()  # a symbolic link stays one
         self.special = self.path.exists() and not self.path.is_file()
         self.part = self.path if self.special else self.path.with_name(self.path.name + ".part")
-        self.size = size
+        self.size = begin.size
+        self._begin = begin
+        self._kept = written_file(path, begin) if begin.rows else None
+        self._tail = b""
         self._file: IO[bytes] | None = None
-        if not done:
+        if not begin.done:
             self._open()
 
     def _open(self) -> IO[bytes]:
         try:
-            if self.size and not self.part.exists():
-                self.path.rename(self.part)  # complete, but the input has grown
+            if self._kept == self.path:
+                self.path.replace(self.part)  # complete, but the input has grown
             file = self._file = self.part.open("r+b" if self.size else "wb")
             if self.size:
                 file.truncate(self.size)
-                file.seek(self.size)
+                self._tail = _tail(file, self.size)
         except OSError as error:
             raise CannotRun(f"--output {self.path}: {error.strerror}") from error
         return file
 
-    @staticmethod
-    def holds(path: Path, size: int) -> bool:
-        """Whether an earlier run's first ``size`` bytes are still there."""
-        path = path.resolve()
-        for each in (path.with_name(path.name + ".part"), path):
-            if each.exists():
-                return each.is_file() and each.stat().st_size >= size
-        return False
+    @property
+    def tail(self) -> str:
+        """See :class:`Checkpoint`."""
+        return self._begin.tail if self._file is None else hashlib.sha256(self._tail).hexdigest()
 
     def write(self, text: str) -> None:
         """See :class:`Output`."""
         data = text.encode()
         (self._file or self._open()).write(data)
         self.size += len(data)
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
 
     def flush(self) -> None:
         """See :class:`Output`: a file can wait."""
@@ -1986,13 +1991,33 @@ class FileOutput:
     def finish(self) -> None:
         """See :class:`Output`."""
         self.sync()
-        if not self.special and self.part.exists():
+        written = self.part if self._file is not None else self._kept
+        if not self.special and written == self.part:
             self.part.replace(self.path)
 
     def close(self) -> None:
         """See :class:`Output`."""
         if self._file is not None:
             self._file.close()
+
+
+def written_file(path: Path, checkpoint: Checkpoint) -> Path | None:
+    """The file that holds what ``checkpoint`` vouches for; None if it is gone, or is another."""
+    path = path.resolve()
+    for each in (path.with_name(path.name + ".part"), path):
+        if each.is_file() and each.stat().st_size >= checkpoint.size:
+            with each.open("rb") as file:
+                tail = _tail(file, checkpoint.size)
+            if hashlib.sha256(tail).hexdigest() == checkpoint.tail:
+                return each
+    return None
+
+
+def _tail(file: IO[bytes], size: int) -> bytes:
+    """The last bytes before ``size``; the file is read up to there."""
+    begin = max(0, size - TAIL_BYTES)
+    file.seek(begin)
+    return file.read(size - begin)
 
 
 class StandardOutput:
@@ -2514,7 +2539,8 @@ class Run:
         if self._checkpoint.rows or done:
             # The rows first: a checkpoint must not speak of what the disk has not got.
             await asyncio.to_thread(self._output.sync)
-            await self._state.save(replace(self._checkpoint, done=done, tally=self.tally()))
+            written = replace(self._checkpoint, tail=self._output.tail, tally=self.tally())
+            await self._state.save(replace(written, done=done))
         self._saved = time.monotonic()
 
 
@@ -2749,8 +2775,8 @@ def _begin(options: Options, state: StateFile) -> Checkpoint:
     done = state.checkpoint
     if options.output is None or not done.rows:
         return Checkpoint()
-    if not FileOutput.holds(options.output, done.size):
-        say(f"{options.output} is gone or shorter: written again from the ids in {options.state}")
+    if written_file(options.output, done) is None:
+        say(f"{options.output} is gone or changed: written again from the ids in {options.state}")
         return Checkpoint()
     return done
 
@@ -2767,7 +2793,7 @@ def _console(options: Options) -> Console | None:
 
 def _output(options: Options, begin: Checkpoint, console: Console | None) -> Output:
     if options.output is not None:
-        return FileOutput(options.output, begin.size, done=begin.done)
+        return FileOutput(options.output, begin)
     if console is not None and sys.stdout.isatty():
         return ScreenOutput(console)
     return StandardOutput()

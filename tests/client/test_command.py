@@ -375,26 +375,32 @@ def test_finished_run_submits_nothing(tmp_path: Path, capfd: Capture) -> None:
     assert (len(gateway.texts()), len(output.read_bytes().splitlines())) == (12, 12)
 
 
-@pytest.mark.parametrize("gone", [True, False])
-def test_output_that_is_gone_is_written_again(tmp_path: Path, gone: bool, capfd: Capture) -> None:
-    """From the ids in the state, without a new submission; a torn last row is cut off."""
+@pytest.mark.parametrize("damage", ["gone", "torn", "shorter", "another"])
+def test_output_that_was_touched(tmp_path: Path, damage: str, capfd: Capture) -> None:
+    """A torn last row is cut off; what is gone or changed is written again, from the ids."""
     gateway = FakeGateway()
     source, output = write_rows(tmp_path / "in.txt", 10), tmp_path / "out.jsonl"
     arguments = ["--file", str(source), "--output", str(output), "--state", str(tmp_path / "s")]
     command(gateway, *arguments)
     whole = output.read_bytes()
-    if gone:
+    part = tmp_path / "out.jsonl.part"
+    if damage == "gone":
         output.unlink()
+    elif damage == "torn":
+        output.rename(part)
+        part.write_bytes(whole + b'{"text": "to')
+        write_rows(source, 11)
+    elif damage == "shorter":
+        output.write_bytes(whole[:-1])
     else:
-        output.rename(tmp_path / "out.jsonl.part")
-        with (tmp_path / "out.jsonl.part").open("ab") as part:
-            part.write(b'{"text": "to')
+        part.write_bytes(whole[::-1])  # of a run without a state, say
 
     assert command(gateway, *arguments) == 0
 
-    assert (output.read_bytes() == whole) or not gone
-    assert len(gateway.texts()) == 10
-    assert ("is gone or shorter" in capfd.readouterr().err) == gone
+    assert output.read_bytes()[: len(whole)] == whole
+    assert len(output.read_bytes().splitlines()) == len(gateway.texts())
+    again = "is gone or changed" in capfd.readouterr().err
+    assert again == (damage in {"gone", "shorter"})
 
 
 @pytest.mark.parametrize(
@@ -584,3 +590,14 @@ def test_stands_alone() -> None:
     text = SCRIPT.read_text(encoding="utf-8")
 
     assert not re.search(r"^\s*(from|import) (project|tests|bench)\b", text, re.MULTILINE)
+
+
+def test_documented_options_exist(capsys: Capture) -> None:
+    """Every option that the client's page names is one that the script has."""
+    with pytest.raises(SystemExit):
+        async_requests.main(["--help"])
+    options = set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+
+    documented = set(re.findall(r"--[a-z][a-z-]+", (ROOT / "docs/client.md").read_text("utf-8")))
+    assert documented <= options
+    assert {"--state", "--wait-ready", "--deadline"} <= documented
