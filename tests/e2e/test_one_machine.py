@@ -74,7 +74,7 @@ def test_the_path(start_runtime: Start, tmp_path: Path) -> None:
     texts.write_text("wonderful\n\nawful\n", encoding="utf-8")
     done = client(url, "--file", str(texts))
     assert done.returncode == 1
-    assert "failed 1" in done.stderr
+    assert "2 completed, 1 failed" in done.stderr
     assert json.loads(done.stdout.splitlines()[1])["error"] == "input_text is empty"
 
     assert runtime.interrupt() == 0
