@@ -5,51 +5,17 @@ CRASH_ROUNDS=20 python -m pytest tests/e2e/test_crashes.py  runs the long form.
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import threading
 from collections.abc import Callable
 
-import httpx
 import pytest
 
 from tests.e2e.kills import ECHO, Kill, kill_all, kill_container, kill_runtime
-from tests.helpers import PLAIN, RuntimeProcess, poll, wait_until
+from tests.e2e.load import Load
+from tests.helpers import RuntimeProcess, poll, wait_until
 
 ROUNDS = int(os.environ.get("CRASH_ROUNDS", "2"))
-
-
-class Load:
-    """Submits numbered requests until told to stop; remembers those that were acknowledged.
-
-    No more than 100 a thread, for a container that is down for seconds would not catch up.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.acknowledged: dict[str, int] = {}
-        self._url = url
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(n,)) for n in range(4)]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Submit no more."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, thread: int) -> None:
-        with httpx.Client(verify=PLAIN) as client:
-            for number in range(thread * 100, (thread + 1) * 100):
-                if self._stop.is_set():
-                    return
-                try:
-                    answer = client.post(self._url, json={"number": number})
-                    self.acknowledged[answer.raise_for_status().json()["id"]] = number
-                except (httpx.HTTPError, json.JSONDecodeError):
-                    continue  # not acknowledged: nothing was promised
 
 
 def seen(runtime: RuntimeProcess) -> int:

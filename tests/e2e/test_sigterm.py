@@ -9,55 +9,26 @@ SIGTERM lets the runtime finish what it sends. Each must find the container aliv
 
 from __future__ import annotations
 
-import json
 import os
 import signal
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.container import ContainerProcess
+from tests.e2e.load import Load
 from tests.helpers import DEADLINE, RuntimeProcess, free_port, poll, wait_until
 
 ROUNDS = int(os.environ.get("SIGTERM_ROUNDS", "2"))
 MODES = [("faithful", signal.SIGKILL), ("faithful", signal.SIGTERM),
          ("default", signal.SIGKILL), ("default", signal.SIGTERM)]  # fmt: skip
-SENDERS = 4
 LEASE_SECONDS = 45.0  # what was in flight is delivered again when its lease of 30 s has run out
 
 
-class Load:
-    """Submits numbered requests until told to stop; remembers those that were acknowledged."""
-
-    def __init__(self, url: str, first: int) -> None:
-        self.acknowledged: dict[str, str] = {}
-        self._url = url
-        self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(first + number,)) for number in range(SENDERS)
-        ]
-        for thread in self._threads:
-            thread.start()
-
-    def stop(self) -> None:
-        """Submit no more."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, number: int) -> None:
-        with httpx.Client() as client:
-            while not self._stop.is_set():
-                number += SENDERS
-                body = {"input_text": f"sleep {number % 7 / 100}", "id": str(number)}
-                try:
-                    answer = client.post(self._url, json=body).raise_for_status().json()
-                except (httpx.HTTPError, json.JSONDecodeError):
-                    continue  # not acknowledged: nothing was promised
-                self.acknowledged[answer["id"]] = str(number)
+def body(number: int) -> object:
+    """A text that is computed for up to 60 ms, and an id to know its result by."""
+    return {"input_text": f"sleep {number % 7 / 100}", "id": str(number)}
 
 
 @pytest.mark.timeout(120 + 60 * ROUNDS)
@@ -72,12 +43,12 @@ def test_rolling_update_loses_nothing(
     port = free_port()
     options = ["--container-url", f"http://127.0.0.1:{port}"]
     options += ["--faithful"] if mode == "faithful" else []
-    accepted: dict[str, str] = {}
+    accepted: dict[str, int] = {}
     for number in range(ROUNDS):
         container = ContainerProcess(tmp_path, module="tests.container", port=port)
         runtime = start_runtime(*options)
         try:
-            load = Load(runtime.url(), number * 1_000_000)
+            load = Load(runtime.url(), body, number * 1000)
             wait_until(lambda: len(load.acknowledged) > 20 + 7 * number)  # noqa: B023
             signals = [(container.process, signal.SIGTERM), (runtime.process, dequeuer_signal)]
             for process, its_signal in signals if number % 2 else reversed(signals):
@@ -96,7 +67,7 @@ def test_rolling_update_loses_nothing(
         for request_id, number_sent in accepted.items():
             answer = wait_until(lambda name=request_id: poll(url, name), seconds=LEASE_SECONDS)  # type: ignore[misc]
             assert answer["status"] == "completed", answer
-            assert answer["result"]["id"] == number_sent
+            assert answer["result"]["id"] == str(number_sent)
     finally:
         container.close()
     assert len(accepted) > 20 * ROUNDS
