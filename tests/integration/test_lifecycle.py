@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.container import ContainerProcess
-from tests.helpers import DEADLINE, wait_until
+from tests.helpers import DEADLINE, PLAIN, wait_until
 
 Start = Callable[..., ContainerProcess]
 FAKE = "tests.container"
@@ -43,7 +43,9 @@ class Sender(threading.Thread):
     def run(self) -> None:
         """Send it."""
         body = {"input_text": self.text}
-        self.response = httpx.post(self.url, json=body, headers=self.headers, timeout=DEADLINE)
+        self.response = httpx.post(
+            self.url, json=body, headers=self.headers, timeout=DEADLINE, verify=PLAIN
+        )
 
     def status(self) -> int:
         """Of its answer."""
@@ -70,7 +72,7 @@ def sent(url: str, text: str, **headers: str) -> Sender:
 
 def waiting(url: str) -> bool:
     """Whether a request waits or is computed."""
-    return "requests_waiting 0.0" not in httpx.get(f"{url}/metrics").text
+    return "requests_waiting 0.0" not in httpx.get(f"{url}/metrics", verify=PLAIN).text
 
 
 def test_one_json_line_per_request(start: Start) -> None:
