@@ -101,7 +101,7 @@ class LocalAPI:
     async def _purge(self) -> None:
         while True:
             try:
-                while await self._queue.purge(self._retention_seconds, PURGE_LIMIT):
+                while await self._queue.purge(self._retention_seconds, PURGE_LIMIT):  # noqa: ASYNC110
                     await asyncio.sleep(PURGE_PAUSE_SECONDS)
             except StorageError as error:  # a full disk, for example: it passes, or others say so
                 logger.warning("what is old cannot be purged yet: %s", error)

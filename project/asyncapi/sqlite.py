@@ -24,6 +24,10 @@ logger = logging.getLogger(__name__)
 JOURNAL_BYTES = 64 * 1024 * 1024
 """What is left of the write-ahead log after a burst."""
 
+CHECKPOINT_PAGES = 4096
+"""Of 4 KiB, in the write-ahead log before they go to the file: a page that many requests change,
+as those of the index of ids are, is then written there once."""
+
 CACHE_KIBIBYTES = 16 * 1024
 """The writer's: ids are in no order, so that each is stored on another page of their index."""
 
@@ -289,6 +293,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # of effect in a new file only
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute(f"PRAGMA journal_size_limit = {JOURNAL_BYTES}")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute(f"PRAGMA cache_size = {-CACHE_KIBIBYTES}")
     if version == 0:

@@ -19,9 +19,9 @@ from tests.helpers import RuntimeProcess, free_port, submit, wait_until
 # A file system of its own, which nobody else sees, without being root.
 SMALL_DISK = (
     "unshare", "--user", "--map-root-user", "--mount",
-    "sh", "-c", 'mkdir small && mount -t tmpfs -o size=24m small small && exec "$@"', "sh",
+    "sh", "-c", 'mkdir small && mount -t tmpfs -o size=64m small small && exec "$@"', "sh",
 )  # fmt: skip
-LARGE = {"text": "x" * 200_000}
+LARGE = {"text": "x" * 400_000}
 
 Start = Callable[..., RuntimeProcess]
 
@@ -45,7 +45,7 @@ def test_full_disk(start_runtime: Start, tmp_path: Path) -> None:
         pytest.skip("needs user namespaces")
     (tmp_path / "small").rmdir()
     (tmp_path / "hold").touch()
-    limits = ("--storage", "small", "--min-free-bytes", "8000000")
+    limits = ("--storage", "small", "--min-free-bytes", "40000000")
     runtime = start_runtime(*ECHO, *limits, inside=SMALL_DISK)
     url = runtime.url()
     with httpx.Client() as client:
@@ -54,7 +54,7 @@ def test_full_disk(start_runtime: Start, tmp_path: Path) -> None:
             accepted.append(answer.json()["id"])
 
         assert (answer.status_code, answer.headers["retry-after"]) == (507, "5")
-        assert re.fullmatch(r"error: \d+ bytes are free, 8000000 must be", answer.text)
+        assert re.fullmatch(r"error: \d+ bytes are free, 40000000 must be", answer.text)
         assert len(accepted) > 20
         statuses = [client.get(f"{url}/{name}").json()["status"] for name in accepted]
         assert statuses == ["in_progress"] * 4 + ["in_queue"] * (len(accepted) - 4)
@@ -71,6 +71,7 @@ TRACE = (
     "strace", "-D", "-f", "-y", "-s", "300", "-o", "trace.txt",
     "-e", "trace=pwrite64,fdatasync,fsync,write,writev,sendto,sendmsg",
 )  # fmt: skip
+ANSWER = '{\\"id\\":'
 
 
 def can_trace(folder: Path) -> bool:
@@ -92,7 +93,7 @@ def test_acknowledged_after_the_sync(start_runtime: Start, tmp_path: Path) -> No
     ids = [submit(url, {"number": number}) for number in range(5)]
     assert runtime.interrupt() == 0
     trace = tmp_path / "trace.txt"
-    wait_until(lambda: f"{runtime.process.pid} +++ exited" in trace.read_text(errors="replace"))
+    wait_until(lambda: trace.read_text(errors="replace").count(ANSWER) == len(ids))
 
     unsynced, answered = True, []
     for line in trace.read_text(errors="replace").splitlines():
@@ -100,7 +101,7 @@ def test_acknowledged_after_the_sync(start_runtime: Start, tmp_path: Path) -> No
             unsynced = True
         elif ("fdatasync(" in line and "-wal>" in line) or "fdatasync resumed" in line:
             unsynced = not line.endswith("= 0")
-        elif '{\\"id\\":' in line:
+        elif ANSWER in line:
             assert not unsynced, line
             answered.append(line)
     assert [name in line for name, line in zip(ids, answered, strict=True)] == [True] * 5
