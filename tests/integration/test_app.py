@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -14,7 +15,7 @@ from project.app import create_app
 from project.engine import load_classifier
 from project.sentiment.files import WEIGHTS
 from project.sentiment.golden import Golden, read_golden, write_golden
-from project.sentiment.prediction import Classifier
+from project.sentiment.prediction import Classifier, TokenIds
 from project.settings import Settings
 from tests.helpers import DEADLINE, FakeClassifier, serve, wait_until
 
@@ -255,6 +256,32 @@ def test_model_that_cannot_be_loaded_ends_the_process(
     lines = [each.getMessage() for each in caplog.records if each.levelname == "CRITICAL"]
     assert len(lines) == 1
     assert ("no such weights" if model == "broken" else "nothing") in lines[0]
+
+
+class NoNumber(FakeClassifier):
+    """Answers with what JSON cannot hold, once it is warm."""
+
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
+        """Not a number."""
+        return [[math.nan if len(self.calls) > 1 else 0.5] for _ in super().infer(batch)]
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Cortex-Request-ID": "1"}])
+@pytest.mark.parametrize(
+    ("classifier", "text"), [(FakeClassifier(), "raise"), (NoNumber(), "a")], ids=["fails", "nan"]
+)
+def test_fault_of_the_service(
+    classifier: FakeClassifier, text: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A 500 for every caller, for it must count as failed; the reason is in the log only."""
+    with serve(create_app(Settings(), lambda _: classifier)) as url:
+        wait_until(lambda: is_ready(url))
+        response = httpx.post(url, json=text, headers=headers)
+
+    assert response.status_code == 500
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["detail"] == "the service failed; its log has the reason"
+    assert "a request failed" in caplog.messages
 
 
 def test_no_metrics_by_default(url: str) -> None:
