@@ -13,8 +13,10 @@ WORKDIR /app
 
 FROM base AS dependencies
 COPY requirements.txt ./
+# Less what only the client needs: it is not in the image.
 RUN python -m venv --without-pip /opt/venv \
     && pip --python /opt/venv/bin/python install --no-cache-dir --requirement requirements.txt \
+    && pip --python /opt/venv/bin/python uninstall --yes rich markdown-it-py mdurl pygments \
     && find /opt/venv -type d -name tests -prune -exec rm -rf {} +
 
 

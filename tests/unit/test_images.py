@@ -93,6 +93,22 @@ def test_service_has_all_modules() -> None:
     assert all(ROOT / target == source for source, target in files.items())
 
 
+def test_client_s_packages_stay_out() -> None:
+    """What is uninstalled again is required by rich alone, which the project does not import."""
+    (text,) = [each.value for each in read_dockerfile(SERVICE) if "uninstall" in each.value]
+    removed = text.partition("uninstall --yes ")[2].partition(" &&")[0].split()
+    pinned = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+
+    for name in removed:
+        (comment,) = re.findall(rf"^{name}==\S+\n((?:    #.*\n)+)", pinned, re.MULTILINE)
+        needed_by = set(re.findall(r"# +(?:via )?([\w-]+)", comment)) - {"via"}
+        assert needed_by <= {*removed, "sentiment-asyncapi"}, name
+    for path in (ROOT / "project").rglob("*.py"):
+        assert not re.search(
+            r"^\s*(import|from) rich", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+
+
 def test_context_is_clean() -> None:
     """What git ignores, the builder ignores as well."""
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split("\n")
