@@ -13,7 +13,8 @@ import tempfile
 import threading
 from pathlib import Path
 
-from bench.http import SERVERS, load, make_mixes, resident_mb, running, write_bodies
+from bench.load import load, make_mixes, write_bodies
+from bench.servers import SERVERS, running
 
 CONCURRENCY = 32
 PERIOD_SECONDS = 30
@@ -26,18 +27,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600)
     options = parser.parse_args()
     over, memory = threading.Event(), []
-    with tempfile.TemporaryDirectory() as folder, running(SERVERS["ours"]) as (url, process, _):
+    with tempfile.TemporaryDirectory() as folder, running(SERVERS["ours"]) as server:
         texts = make_mixes(options.file)["long mix"]
         bodies = write_bodies(texts, Path(folder), "soak", lists=False)
 
         def watch() -> None:
             while not over.wait(PERIOD_SECONDS):
-                memory.append(resident_mb(process))
+                memory.append(server.resident_mb())
                 print(f"{len(memory) * PERIOD_SECONDS:>5} s {memory[-1]:.0f} MB", flush=True)
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        figures = load(url, bodies, CONCURRENCY, options.seconds)
+        figures = load(server.url, bodies, CONCURRENCY, options.seconds)
         over.set()
         watcher.join()
     print(
