@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=3, help="of load for one figure")
     parser.add_argument("--servers", nargs="*", default=list(SERVERS))
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     version = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False)  # noqa: S607
     raw = {
         "load": version.stdout.splitlines()[0] if version.stdout else "wrk",
