@@ -28,7 +28,7 @@ from bench.servers import SERVERS, Running, running
 
 CONCURRENCIES = (1, 8, 32, 64)
 IN_PROCESS = "in process"
-STARTS = 3  # of every server, to measure how long one takes
+STARTS = 2  # of every server, to measure how long one takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +69,11 @@ class Turn:
     def measure(self, mix: str, concurrency: int, number: int) -> Figures:
         """Load it while the others are still."""
         with self.running.awake():
-            load(self.running.url, self.bodies, concurrency, 1)  # warm-up
             watch = HealthWatch(self.running.url + SERVERS[self.name].health)
             watch.start()
             got = load(self.running.url, self.bodies, concurrency, self.seconds)
             return Figures(
-                self.name, mix, concurrency, number, got["requests"] / got["seconds"],
+                self.name, mix, concurrency, number, got["rate"],
                 got["p50_ms"], got["p99_ms"], int(got["errors"]), watch.p99_ms(), got["cpu"],
             )  # fmt: skip
 
@@ -96,6 +95,11 @@ def measure_rounds(
     figures: list[Figures] = []
     mixes = make_mixes(file)
     with tempfile.TemporaryDirectory() as folder, in_process(file) as process:
+        for name, server in servers.items():  # warm-up
+            bodies = write_bodies(
+                mixes["long mix"], Path(folder), "warm", lists=SERVERS[name].lists
+            )
+            Turn(name, server, bodies, 1).measure("", 8, 0)
         for number in range(rounds):
             for mix, texts in mixes.items():
                 for concurrency in CONCURRENCIES:

@@ -42,8 +42,8 @@ def load(url: str, bodies: Path, concurrency: int, seconds: int) -> dict[str, fl
     """Wrk's figures for ``concurrency`` connections.
 
     Returns:
-        requests, seconds, errors, p50_ms, p99_ms, and ``cpu``: the share of all cores, 0 to 1,
-        that making the load took from the server.
+        requests, seconds, rate (a second), errors, p50_ms, p99_ms, and ``cpu``: the share of all
+        cores, 0 to 1, that making the load took from the server.
     """
     before = _cpu_seconds()
     done = subprocess.run(  # noqa: S603
