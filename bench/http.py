@@ -136,7 +136,7 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="folder")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=3, help="of load for one figure")
+    parser.add_argument("--seconds", type=int, default=2, help="of load for one figure")
     parser.add_argument("--servers", nargs="*", default=list(SERVERS))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
