@@ -44,7 +44,7 @@ async def through_batcher(
 
     await asyncio.gather(*(caller() for _ in range(callers)))
     within = [answer for answer in answers if answer - start < seconds]
-    return (len(within) - 1) / (within[-1] - within[0])
+    return (len(within) - 1) / (within[-1] - within[0]) if len(within) > 1 else 0.0
 
 
 @contextlib.contextmanager

@@ -32,8 +32,9 @@ def head(*names: str) -> list[str]:
 
 
 def ratio(ours: Sequence[float], others: Sequence[float]) -> str:
-    """The median of the ratios within each round."""
-    return f"{median(one / other for one, other in zip(ours, others, strict=True)):.2f}"
+    """The median of the ratios within each round; empty if the other never answered."""
+    ratios = [one / other for one, other in zip(ours, others, strict=True) if other]
+    return f"{median(ratios):.2f}" if ratios else ""
 
 
 def engine_tables(raw: dict[str, Any]) -> list[str]:
