@@ -36,7 +36,7 @@ class Server:
 
 
 SERVERS = {
-    "ours": Server((PRODUCT, *UVICORN, "--factory", "project.app:create_app")),
+    "ours": Server((PRODUCT, "-m", "project", "--host", "127.0.0.1", "--port", "{port}")),
     "FastAPI + pipeline": Server((sys.executable, *UVICORN, "bench.peers.fastapi_pipeline:app")),
     "LitServe + pipeline": Server(LITSERVE),
     "LitServe + our session": Server((*LITSERVE, "--onnx")),
