@@ -12,7 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 HIDDEN = "null"
-STYLES = ("o-", "k:", "s-", "^--", "^-", "v--", "v-")
+STYLES = {
+    "in process": "k:",
+    "ours": "C0o-",
+    "FastAPI + pipeline": "C1s--",
+    "LitServe + pipeline": "C2^--",
+    "LitServe + our session": "C2^-",
+    "BentoML + pipeline": "C3v--",
+    "BentoML + our session": "C3v-",
+}
 
 
 def draw(raw: dict[str, Any], folder: Path) -> None:
@@ -36,12 +44,12 @@ def _save(figure: Figure, path: Path) -> None:
 def _lines(figures: list[dict[str, Any]], field: str, label: str, *, log: bool = False) -> Figure:
     mixes = list(dict.fromkeys(each["mix"] for each in figures))
     figure, axes = plt.subplots(1, len(mixes), figsize=(5 * len(mixes), 3.5), squeeze=False)
-    names = sorted({each["server"] for each in figures}, key=lambda name: (name != "ours", name))
+    servers = {each["server"] for each in figures}
+    names = [name for name in STYLES if name in servers]
     for axis, mix in zip(axes[0], mixes, strict=True):
-        for name, style in zip(names, STYLES, strict=False):
-            _line(
-                axis, [e for e in figures if (e["server"], e["mix"]) == (name, mix)], field, style
-            )
+        for name in names:
+            mine = [e for e in figures if (e["server"], e["mix"]) == (name, mix)]
+            _line(axis, mine, field, STYLES[name])
         axis.set(title=mix, xlabel="concurrent callers", ylabel=label, xscale="log")
         ticks = sorted({each["concurrency"] for each in figures})
         axis.set_xticks(ticks, map(str, ticks))
@@ -66,5 +74,5 @@ def _bars(starts: list[dict[str, Any]]) -> Figure:
     right.barh(names, [each["loaded_mb"] for each in starts][::-1], label="after the load")
     right.barh(names, [each["idle_mb"] for each in starts][::-1], label="idle")
     right.set(title="resident MB")
-    right.legend(frameon=False)
+    right.legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False)
     return figure
