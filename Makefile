@@ -31,8 +31,9 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style.
 bench: $(VENV)/.bench  ## Measure against peers: DEV=<labelled file>; needs wrk on the path.
 	@test -f "$(DEV)" || { echo "make bench DEV=<labelled file, such as SST-2's dev.tsv>"; exit 2; }
 	@command -v wrk >/dev/null || { echo "wrk is not on the path"; exit 2; }
-	@$(VENV)-bench/bin/python -m bench.engine "$(DEV)"
+	@$(VENV)-bench/bin/python -m bench.engine "$(DEV)" --output docs/performance
 	@$(VENV)-bench/bin/python -m bench.http "$(DEV)" --output docs/performance
+	@$(VENV)-bench/bin/python -m bench.report docs/performance
 
 lock: $(VENV)/.run  ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest.
 	@$(PIP) pip-tools
@@ -64,8 +65,8 @@ $(VENV)/.test: requirements-test.txt $(VENV)/.run
 	@touch $@
 
 # An environment of its own: the peers must not decide what the product or its tests run with.
-$(VENV)/.bench: bench/requirements.txt project/sentiment/requirements.txt $(VENV)/.run
+$(VENV)/.bench: bench/requirements.txt $(VENV)/.run
 	@$(PYTHON) -m venv $(VENV)-bench
 	@$(VENV)-bench/bin/python -m pip install --quiet --disable-pip-version-check \
-		-r project/sentiment/requirements.txt -r bench/requirements.txt
+		-r bench/requirements.txt
 	@touch $@

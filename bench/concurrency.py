@@ -19,7 +19,8 @@ from pathlib import Path
 
 import aiohttp
 
-from bench.http import SERVERS, make_mixes, running
+from bench.load import make_mixes
+from bench.servers import SERVERS, running
 
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 PAUSES = (0.0, 0.05, 0.2)
@@ -58,10 +59,10 @@ def main() -> None:
     options = parser.parse_args()
     texts = make_mixes(options.file)["dev"]
     print("| ms on AWS | max_concurrency | texts/s | p50 ms | p99 ms |\n|" + " --- |" * 5)
-    with running(SERVERS["ours"]) as (url, _, _):
-        asyncio.run(measure(url, texts, 8, 0, options.seconds))  # warm
+    with running(SERVERS["ours"]) as server:
+        asyncio.run(measure(server.url, texts, 8, 0, options.seconds))  # warm
         for pause, workers in itertools.product(PAUSES, WORKERS):
-            line = asyncio.run(measure(url, texts, workers, pause, options.seconds))
+            line = asyncio.run(measure(server.url, texts, workers, pause, options.seconds))
             print(line, flush=True)
 
 

@@ -1,8 +1,9 @@
-"""In-process: our engine against the arithmetic bound and ``transformers.pipeline``.
+"""In-process: our engine against the arithmetic bound and ``transformers.pipeline``, and in 8 bits.
 
-    python -m bench.engine sst2/dev.tsv
+    python -m bench.engine sst2/dev.tsv --output docs/performance
 
-Prints JSON. Every figure is the best of three turns, taken in rotation; all use the same cores.
+Every figure is taken in every round, in rotation; the medians count, and ratios are medians of the
+ratios within each round. All use the same cores.
 """
 
 from __future__ import annotations
@@ -11,22 +12,37 @@ import argparse
 import asyncio
 import json
 import logging
+import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import uvloop
 from transformers import pipeline
 
+from bench.load import make_mixes
 from project.batching import Batcher
 from project.sentiment.cpus import available_cpus
 from project.sentiment.data import read_examples
+from project.sentiment.export import export
 from project.sentiment.files import WEIGHTS
+from project.sentiment.memory import bound_malloc
 from project.sentiment.model import SentimentClassifier
+from project.sentiment.prediction import Prediction
 
 HIDDEN, LAYERS, INNER = 384, 6, 1536
-ROUNDS = 3
-SAMPLE = 200  # texts for what is slow: one by one
+ONE_BY_ONE = 100  # texts
+CALLERS = (2, 8, 32, 64)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is timed: so many texts of so many tokens."""
+
+    texts: int
+    run: Callable[[], object]
 
 
 def flops(lengths: Sequence[int]) -> float:
@@ -35,11 +51,11 @@ def flops(lengths: Sequence[int]) -> float:
     return float(sum(LAYERS * (n * linear + 4 * n * n * HIDDEN) for n in lengths))
 
 
-def sgemm_rate() -> float:
+def sgemm_rate(seconds: float) -> float:
     """Floating-point operations per second of a large single-precision matrix product."""
     left, right = torch.randn(2048, 1536), torch.randn(1536, 1536)
     start, turns = time.perf_counter(), 0
-    while time.perf_counter() - start < 1.0:
+    while time.perf_counter() - start < seconds:
         torch.mm(left, right)
         turns += 1
     return turns * 2 * 2048 * 1536 * 1536 / (time.perf_counter() - start)
@@ -56,46 +72,94 @@ async def through_batcher(
             await batcher.predict([text])
 
     await asyncio.gather(*(caller() for _ in range(callers)))
-    batcher.close()
+    await asyncio.to_thread(batcher.close)
 
 
-def measure(file: Path) -> dict[str, float]:
-    """Texts per second by name; ``bound`` is what the matrix products of the real tokens allow."""
+def work_of(name: str, classifier: SentimentClassifier, texts: Sequence[str]) -> dict[str, Work]:
+    """One by one, as a stream, and from concurrent callers."""
+    few = texts[:ONE_BY_ONE]
+    work = {
+        f"{name}, one by one": Work(len(few), lambda: [classifier.predict([t]) for t in few]),
+        f"{name}, stream": Work(len(texts), lambda: classifier.predict(texts)),
+    }
+    for callers in CALLERS:
+        work[f"{name}, {callers} callers"] = Work(
+            len(texts),
+            lambda callers=callers: uvloop.run(through_batcher(classifier, texts, callers)),
+        )
+    return work
+
+
+def measure(texts: Sequence[str], int8: SentimentClassifier, rounds: int) -> dict[str, list[float]]:
+    """Texts per second by name and round; ``bound``: what the products of the tokens allow."""
     logging.disable(logging.WARNING)  # the pipeline advises to use a data set
     torch.set_num_threads(available_cpus())
-    texts = [example.text for example in read_examples(file)]
-    few = texts[:SAMPLE]
-    classifier = SentimentClassifier()
+    classifier, few = SentimentClassifier(), texts[:ONE_BY_ONE]
     classify = pipeline("sentiment-analysis", model=str(WEIGHTS), device=-1)
-    work: dict[str, tuple[int, Callable[[], object]]] = {
-        "pipeline, one by one": (len(few), lambda: [classify(text) for text in few]),
-        "pipeline, batches of 32": (len(texts), lambda: classify(texts, batch_size=32)),
-        "ours, one by one": (len(few), lambda: [classifier.predict([text]) for text in few]),
-        "ours, stream": (len(texts), lambda: classifier.predict(texts)),
-        **{
-            f"ours, {callers} callers": (
-                len(texts),
-                lambda callers=callers: asyncio.run(through_batcher(classifier, texts, callers)),
-            )
-            for callers in (2, 8, 32, 64)
-        },
+    work = {
+        "pipeline, one by one": Work(len(few), lambda: [classify(text) for text in few]),
+        "pipeline, batches of 32": Work(len(texts), lambda: classify(texts, batch_size=32)),
+        **work_of("ours", classifier, texts),
+        **work_of("8 bits", int8, texts),
     }
     lengths = [len(text.windows[0]) for text in classifier.encode(texts)]
-    rates: dict[str, float] = {"bound": 0.0, **dict.fromkeys(work, 0.0)}
-    for _ in range(ROUNDS):
-        rates["bound"] = max(rates["bound"], sgemm_rate() * len(texts) / flops(lengths))
-        for name, (count, run) in work.items():
+    rates: dict[str, list[float]] = {"bound": [], **{name: [] for name in work}}
+    for _ in range(rounds):
+        rates["bound"].append(sgemm_rate(0.5) * len(texts) / flops(lengths))
+        for name, each in work.items():
             start = time.perf_counter()
-            run()
-            rates[name] = max(rates[name], count / (time.perf_counter() - start))
+            each.run()
+            rates[name].append(each.texts / (time.perf_counter() - start))
     return rates
+
+
+def int8_accuracy(file: Path, int8: SentimentClassifier) -> dict[str, float]:
+    """What 8 bits change: labels, probabilities, accuracy, and answers by their batch."""
+    examples = read_examples(file)
+    texts, labels = [each.text for each in examples], [each.label for each in examples]
+    full, eighth = SentimentClassifier().predict(texts), int8.predict(texts)
+    alone = [int8.predict([text])[0] for text in texts]
+
+    def accuracy(predictions: Sequence[Prediction]) -> float:
+        positive = (each.scores["POSITIVE"] > 0.5 for each in predictions)
+        return sum(one == bool(other) for one, other in zip(positive, labels, strict=True)) / len(
+            labels
+        )
+
+    def apart(ours: Sequence[Prediction], others: Sequence[Prediction]) -> list[float]:
+        return [
+            abs(one.scores["POSITIVE"] - other.scores["POSITIVE"])
+            for one, other in zip(ours, others, strict=True)
+        ]
+
+    return {
+        "texts": len(texts),
+        "accuracy": accuracy(full),
+        "int8_accuracy": accuracy(eighth),
+        "labels_changed": sum(a.label != b.label for a, b in zip(full, eighth, strict=True)),
+        "largest_difference": max(apart(full, eighth)),
+        "mean_difference": sum(apart(full, eighth)) / len(texts),
+        "difference_by_batch": max(apart(alone, eighth)),
+    }
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
-    print(json.dumps(measure(parser.parse_args().file)))
+    parser.add_argument("--output", type=Path, required=True, help="folder")
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    bound_malloc()
+    with tempfile.TemporaryDirectory() as folder:
+        export(str(WEIGHTS), Path(folder), int8=True)
+        int8 = SentimentClassifier(folder)
+        raw = {
+            "rates": measure(make_mixes(options.file)["dev"], int8, options.rounds),
+            "int8": int8_accuracy(options.file, int8),
+        }
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "engine.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

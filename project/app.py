@@ -28,6 +28,7 @@ from project.monitoring import HttpMetrics, Metrics, expose_metrics, process_age
 from project.openapi import DESCRIPTION, HEALTHCHECK, describe
 from project.problems import MEDIA_TYPE, Kind, Problem
 from project.schemas import Health
+from project.sentiment.memory import bound_malloc
 from project.settings import Settings
 
 DOCUMENT_PATHS = ("/docs", "/redoc", "/openapi.json")
@@ -42,6 +43,7 @@ def create_app(
     Args:
         die: ends the process when there can be no model, with an exit code.
     """
+    bound_malloc()  # here, before there are threads
     settings = settings or Settings()
     metrics = Metrics(settings.metrics_namespace, settings.metrics_subsystem)
 

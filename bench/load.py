@@ -1,0 +1,89 @@
+"""What is sent, and what comes of it: the mixes of texts, wrk, and a watch on the health."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import random
+import resource
+import subprocess
+import threading
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from project.sentiment.cpus import available_cpus
+from project.sentiment.data import read_examples
+
+LONG_TEXTS = 12  # joined to make a long one
+
+
+def make_mixes(file: Path) -> dict[str, list[str]]:
+    """The texts of ``file``, and the same with every tenth replaced by a long one."""
+    chance = random.Random(0)  # noqa: S311
+    texts = [example.text for example in read_examples(file)]
+    chance.shuffle(texts)
+    long = [
+        " ".join(chance.choices(texts, k=LONG_TEXTS)) if number % 10 == 0 else text
+        for number, text in enumerate(texts)
+    ]
+    return {"dev": texts, "long mix": long}
+
+
+def write_bodies(texts: list[str], folder: Path, name: str, *, lists: bool) -> Path:
+    """A JSON body a line, for wrk."""
+    path = folder / f"{name}-{lists}.jsonl".replace(" ", "-")
+    bodies = (json.dumps({"input_text": [text] if lists else text}) for text in texts)
+    path.write_text("\n".join(bodies) + "\n", encoding="utf-8")
+    return path
+
+
+def load(url: str, bodies: Path, concurrency: int, seconds: int) -> dict[str, float]:
+    """Wrk's figures for ``concurrency`` connections.
+
+    Returns:
+        requests, seconds, rate (a second), errors, p50_ms, p99_ms, and ``cpu``: the share of all
+        cores, 0 to 1, that making the load took from the server.
+    """
+    before = _cpu_seconds()
+    done = subprocess.run(  # noqa: S603
+        ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "60s",  # noqa: S607
+         "-s", "bench/post.lua", f"{url}/", "--", str(bodies)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    (line,) = [line for line in done.stdout.splitlines() if line.startswith("JSON ")]
+    figures: dict[str, float] = json.loads(line.removeprefix("JSON "))
+    cpu = (_cpu_seconds() - before) / figures["seconds"] / available_cpus()
+    return {**figures, "cpu": cpu}
+
+
+def _cpu_seconds() -> float:
+    usages = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+class HealthWatch(threading.Thread):
+    """Asks for the health 20 times a second and keeps the latencies."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._address, self._path = urlsplit(url).netloc, urlsplit(url).path
+        self._over = threading.Event()
+        self._seconds: list[float] = []
+
+    def run(self) -> None:
+        """Until :meth:`p99_ms` is called."""
+        connection = http.client.HTTPConnection(self._address, timeout=60)
+        while not self._over.wait(0.05):
+            start = time.perf_counter()
+            connection.request("GET", self._path)
+            connection.getresponse().read()
+            self._seconds.append(time.perf_counter() - start)
+        connection.close()
+
+    def p99_ms(self) -> float:
+        """End, and report."""
+        self._over.set()
+        self.join()
+        ordered = sorted(self._seconds)
+        return ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))] * 1000 if ordered else 0.0

@@ -1,0 +1,144 @@
+"""Tables and plots of what was measured.
+
+    python -m bench.report docs/performance
+
+Reads ``engine.json`` and ``http.json`` in the folder; writes ``results.md`` and the plots.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.http import CONCURRENCIES, IN_PROCESS
+from bench.plots import draw
+
+OURS = "ours"
+Rows = list[dict[str, Any]]
+
+
+def row(cells: Iterable[object]) -> str:
+    """A line of a table."""
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def head(*names: str) -> list[str]:
+    """The first two lines of a table."""
+    return ["", row(names), row("---" for _ in names)]
+
+
+def ratio(ours: Sequence[float], others: Sequence[float]) -> str:
+    """The median of the ratios within each round; empty if the other never answered."""
+    ratios = [one / other for one, other in zip(ours, others, strict=True) if other]
+    return f"{median(ratios):.2f}" if ratios else ""
+
+
+def engine_tables(raw: dict[str, Any]) -> list[str]:
+    """In process: rates, and what 8 bits change."""
+    rates = raw["rates"]
+    pipeline = "pipeline, one by one"
+    lines = ["## In process", *head("what", "texts/s", "of the bound", f"times {pipeline}")]
+    for name, values in rates.items():
+        ratios = ratio(values, rates["bound"]), ratio(values, rates[pipeline])
+        lines.append(row((name, f"{median(values):.0f}", *ratios)))
+    int8 = raw["int8"]
+    lines += ["", "## In 8 bits", *head("", "full precision", "8 bits")]
+    accuracy = f"{int8['accuracy']:.2%}", f"{int8['int8_accuracy']:.2%}"
+    lines.append(row((f"accuracy on {int8['texts']} texts", *accuracy)))
+    for what in ("one by one", "stream", *(f"{n} callers" for n in (2, 8, 32, 64))):
+        pair = rates[f"ours, {what}"], rates[f"8 bits, {what}"]
+        times = f"{median(pair[1]):.0f} ({ratio(pair[1], pair[0])} times)"
+        lines.append(row((f"{what}, texts/s", f"{median(pair[0]):.0f}", times)))
+    lines += [
+        "",
+        f"{int8['labels_changed']} labels change; probabilities by {int8['mean_difference']:.4f}"
+        f" in the mean and {int8['largest_difference']:.4f} at most; with the batch that a text is"
+        f" in by {int8['difference_by_batch']:.1g} at most.",
+        "",
+    ]
+    return lines
+
+
+def series(figures: Rows, mix: str, field: str) -> dict[str, dict[int, list[float]]]:
+    """By server and concurrency: ``field`` of every round."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for each in figures:
+        if each["mix"] == mix:
+            of_server = found.setdefault(each["server"], {})
+            of_server.setdefault(each["concurrency"], []).append(each[field])
+    return found
+
+
+def http_tables(raw: dict[str, Any]) -> list[str]:
+    """Over HTTP: a table of each mix, one of what HTTP keeps, one of starts."""
+    lines = ["## Over HTTP"]
+    figures: Rows = raw["figures"]
+    mixes = list(dict.fromkeys(each["mix"] for each in figures))
+    for mix in mixes:
+        lines += mix_table(figures, mix)
+    lines += ["", "### of the in-process rate, over HTTP"]
+    lines += head("mix", *(f"{callers} callers" for callers in CONCURRENCIES))
+    for mix in mixes:
+        rates = series(figures, mix, "rate")
+        kept = (ratio(rates[OURS][n], rates[IN_PROCESS][n]) for n in CONCURRENCIES)
+        lines.append(row((mix, *kept)))
+    lines += ["", "### start and memory"]
+    lines += head("server", "s to ready", "resident MB, idle", "after the load")
+    for each in raw["starts"]:
+        ready = f"{median(each['ready_seconds']):.1f}"
+        lines.append(
+            row((each["server"], ready, f"{each['idle_mb']:.0f}", f"{each['loaded_mb']:.0f}"))
+        )
+    return [*lines, ""]
+
+
+def mix_table(figures: Rows, mix: str) -> list[str]:
+    """Rates and latencies, and how many times the rate of each server ours is."""
+    fields = {name: series(figures, mix, name) for name in figures[0]}
+    lines = [
+        "",
+        f"### {mix}",
+        *head(
+            "server", "callers", "texts/s", "ours / its", "p50 ms", "p99 ms", "health p99 ms",
+            "load's CPU", "errors",
+        ),
+    ]  # fmt: skip
+    for server, rates in fields["rate"].items():
+        for callers, values in rates.items():
+            middle: Callable[[str], float] = lambda name: median(  # noqa: E731
+                fields[name][server][callers]  # noqa: B023
+            )
+            cells: list[object] = [server, callers, f"{median(values):.0f}"]
+            cells.append(ratio(fields["rate"][OURS][callers], values))
+            if server != IN_PROCESS:
+                cells += [f"{middle(name):.0f}" for name in ("p50_ms", "p99_ms", "health_p99_ms")]
+                cells += [f"{middle('load_cpu'):.1%}", sum(fields["errors"][server][callers])]
+            lines.append(row([*cells, *[""] * (9 - len(cells))]))
+    return lines
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    folder: Path = parser.parse_args().folder
+    engine, http = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+        for name in ("engine", "http")
+    )
+    lines = [
+        "# Results",
+        "",
+        "Written by `make bench`; medians of the rounds. What they mean is in",
+    ]
+    lines += ["[README.md](README.md).", "", *engine_tables(engine), *http_tables(http)]
+    (folder / "results.md").write_text("\n".join(lines), encoding="utf-8")
+    draw(http, folder)
+
+
+if __name__ == "__main__":
+    main()

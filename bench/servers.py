@@ -1,0 +1,128 @@
+"""The servers that are compared: how each is started, held still, and looked at."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import psutil
+
+START_SECONDS = 120
+PRODUCT = ".venv/bin/python" if Path(".venv/bin/python").exists() else sys.executable
+"""The product runs with what it is shipped with; the peers with ``bench/requirements.txt``."""
+
+UVICORN = ("-m", "uvicorn", "--no-access-log", "--log-level", "warning", "--port", "{port}")
+LITSERVE = (sys.executable, "-m", "bench.peers.litserve_server", "{port}")
+BENTO = ("-m", "bentoml", "serve", "bench.peers.bentoml_service:Sentiment", "-p", "{port}")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """How to start one, where it says that it is ready, and whether it takes lists only."""
+
+    command: tuple[str, ...]
+    health: str = "/healthcheck"
+    env: dict[str, str] = field(default_factory=dict)
+    lists: bool = False
+
+
+SERVERS = {
+    "ours": Server((PRODUCT, "-m", "project", "--host", "127.0.0.1", "--port", "{port}")),
+    "FastAPI + pipeline": Server((sys.executable, *UVICORN, "bench.peers.fastapi_pipeline:app")),
+    "LitServe + pipeline": Server(LITSERVE),
+    "LitServe + our session": Server((*LITSERVE, "--onnx")),
+    "BentoML + pipeline": Server((sys.executable, *BENTO), "/readyz", lists=True),
+    "BentoML + our session": Server(
+        (sys.executable, *BENTO), "/readyz", {"PEER_ONNX": "1"}, lists=True
+    ),
+    "null": Server((PRODUCT, *UVICORN, "bench.peers.null:app")),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A started server.
+
+    Attributes:
+        seconds: from the start of its process until it was ready.
+    """
+
+    url: str
+    process: psutil.Process
+    seconds: float
+
+    def family(self) -> list[psutil.Process]:
+        """The process and all that it started."""
+        return [self.process, *self.process.children(recursive=True)]
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the whole family."""
+        for each in self.family():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
+
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """A server that is not measured must not cost time: it runs in here only."""
+        self.signal(signal.SIGCONT)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGSTOP)
+
+    def resident_mb(self) -> float:
+        """Resident memory of the family: pages that two of them share count twice."""
+        return float(sum(each.memory_info().rss for each in self.family())) / 2**20
+
+
+@contextlib.contextmanager
+def running(server: Server) -> Iterator[Running]:
+    """Start ``server`` on a free port and wait until it is ready; ends it afterwards."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    start = time.perf_counter()
+    process = subprocess.Popen(  # noqa: S603
+        [word.format(port=port) for word in server.command],
+        env={**os.environ, **server.env, "BENTOML_DO_NOT_TRACK": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    started = Running(url, psutil.Process(process.pid), 0.0)
+    try:
+        while not _healthy(url + server.health):
+            if time.perf_counter() - start > START_SECONDS or process.poll() is not None:
+                raise RuntimeError(f"{server.command} does not become ready")
+            time.sleep(0.02)
+        yield Running(url, started.process, time.perf_counter() - start)
+    finally:
+        _end(started, process)
+
+
+def _end(started: Running, process: subprocess.Popen[bytes]) -> None:
+    family = started.family() if process.poll() is None else []
+    started.signal(signal.SIGCONT) if family else None
+    process.terminate()
+    _, alive = psutil.wait_procs(family, timeout=20)
+    for each in alive:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
+
+
+def _healthy(url: str) -> bool:
+    try:
+        return httpx.get(url).status_code == 200
+    except httpx.HTTPError:
+        return False
