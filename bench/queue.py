@@ -243,7 +243,7 @@ async def model(folder: Path, bodies: Sequence[bytes], concurrency: int) -> Figu
     """The service's own container: called directly, and through the queue, in turns."""
 
     async def work(connection: Connection, number: int) -> None:
-        status, answer = await connection.post("/", bodies[number])
+        status, answer = await connection.post("/", bodies[number % len(bodies)])
         if status != 200 or b"score" not in answer:
             raise RuntimeError(f"{status}: {answer!r}")
 
