@@ -1,7 +1,7 @@
 r"""Tests a model's behaviour, capability by capability, as CheckList does (Ribeiro et al. 2020).
 
-    python -m project.sentiment.behaviour tests/behaviour/suite.yaml
-    python -m project.sentiment.behaviour tests/behaviour/suite.yaml --failures
+    python -m project.sentiment.behaviour
+    python -m project.sentiment.behaviour --failures
 
 The suite's file says what its kinds of tests and its words mean.
 """
@@ -29,6 +29,7 @@ from project.sentiment.files import WEIGHTS, ModelError
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.prediction import Prediction
 
+SUITE = Path("tests/behaviour/suite.yaml")
 UNSURE_SCORE = 0.8
 TOLERANCE = 0.05  # of the probability, for what must not go the wrong way
 PREFACE_ROUNDS = (1, 4, 16)
@@ -214,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("suite", type=Path, help="YAML file")
+    parser.add_argument("suite", type=Path, nargs="?", default=SUITE, help="YAML file")
     parser.add_argument("--model", default=str(WEIGHTS), help="local folder or Hub id")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--failures", action="store_true", help="print every case that fails")

@@ -62,11 +62,11 @@ TEACHER = Recipe(
 )
 WARM_UP = Recipe(epochs=2.0, bf16=True, frozen_layers=0, evaluations_per_epoch=4)
 STUDENT = Recipe(
-    learning_rate=1e-4,
+    learning_rate=8e-5,
     batch_size=64,
-    epochs=1.0,
+    epochs=2.0,
     label_smoothing=0.0,
-    evaluations_per_epoch=4,
+    evaluations_per_epoch=2,
     bf16=True,
     frozen_layers=0,
     dropout=0.0,
@@ -76,7 +76,7 @@ MIN_WORDS = 5  # of a sentence that is worth changing
 LABEL_SHARE = 0.3  # of the target, where SST-2 has a label; the teacher has the rest
 UNLABELLED_SURE = 0.95  # target for the label of a phrase that the teacher was not asked about
 NATURAL_SHARE = 0.25  # of the texts are spelled as people do
-CHANGED, PHRASES, DOMAIN = 20_000, 15_000, 6_000
+CHANGED, PHRASES, DOMAIN = 20_000, 10_000, 6_000
 
 
 class SoftTrainer(Trainer):
