@@ -236,7 +236,7 @@ def http(count: int, connections: int = 16) -> None:
     """Print why the client has a pool of clients, and what it tells Python of a module."""
     with subprocess.Popen(
         [sys.executable, "-c", "from bench.async_client import _serve; _serve()"],
-        stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as server:  # fmt: skip
         url = server.stdout.readline().strip()  # type: ignore[union-attr]
         print("| clients for 16 connections | CPU us an exchange | sniffio known to be absent |")
