@@ -2560,12 +2560,12 @@ class Stop:
     def interrupt(self) -> None:
         """Ctrl-C, or a request to terminate."""
         self.interrupts += 1
-        if self.interrupts > 1:
-            self._work.cancel()
-            return
         self._client.stop()
         traffic = self._client.traffic
         waiting = traffic.in_queue + traffic.in_progress
+        if self.interrupts > 1 or not waiting + traffic.finished:
+            self._work.cancel()
+            return
         self._display.say(
             f"stopping: waiting for the {waiting:,} texts that are submitted;"
             " Ctrl-C again stops at once"

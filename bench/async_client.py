@@ -161,12 +161,12 @@ async def direct_rate(url: str, texts: Sequence[str], callers: int, size: int) -
         return len(texts) / (time.monotonic() - started)
 
 
-def model(dev: Path, count: int, rounds: int) -> None:
+def model(dev: Path, count: int, rounds: int, sizes: Sequence[int]) -> None:
     """Print the client's rates with the real model, and those of direct callers in between."""
     texts = [example.text for example in read_examples(dev)]
     texts = list(itertools.islice(itertools.cycle(texts), count))
     direct: dict[tuple[int, int], list[float]] = {each: [] for each in DIRECT}
-    through: dict[int, list[Figures]] = {size: [] for size in MODEL_SIZES}
+    through: dict[int, list[Figures]] = {size: [] for size in sizes}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source = folder / "in.txt"
@@ -178,9 +178,11 @@ def model(dev: Path, count: int, rounds: int) -> None:
                 for callers, size in DIRECT:
                     rate = asyncio.run(direct_rate(container, texts, callers, size))
                     direct[callers, size].append(rate)
-                for size in MODEL_SIZES:
+                    print(f"{callers} callers, {size}: {rate:.0f}", file=sys.stderr)
+                for size in sizes:
                     found = run_client(url, source, folder / "out.jsonl", size)
                     through[size].append(found)
+                    print(f"the client, {size}: {found.rate:.0f}", file=sys.stderr)
     _print_model(direct, through)
 
 
@@ -234,7 +236,7 @@ def http(count: int, connections: int = 16) -> None:
     """Print why the client has a pool of clients, and what it tells Python of a module."""
     with subprocess.Popen(
         [sys.executable, "-c", "from bench.async_client import _serve; _serve()"],
-        stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as server:  # fmt: skip
         url = server.stdout.readline().strip()  # type: ignore[union-attr]
         print("| clients for 16 connections | CPU us an exchange | sniffio known to be absent |")
@@ -267,13 +269,14 @@ def main() -> None:
     command.add_argument("dev", type=Path)
     command.add_argument("--rows", type=int, default=2000)
     command.add_argument("--rounds", type=int, default=2)
+    command.add_argument("--sizes", type=int, nargs="*", default=MODEL_SIZES)
     command = commands.add_parser("http")
     command.add_argument("--requests", type=int, default=4000)
     options = parser.parse_args()
     if options.command == "rows":
         rows(options.rows, options.sizes)
     elif options.command == "model":
-        model(options.dev, options.rows, options.rounds)
+        model(options.dev, options.rows, options.rounds, options.sizes)
     else:
         http(options.requests)
 

@@ -349,6 +349,16 @@ def test_second_interrupt_does_not_wait(tmp_path: Path, capfd: Capture) -> None:
     assert f"1 rows are in {tmp_path}/out.jsonl.part; with --state FILE" in err
 
 
+def test_interrupt_while_nothing_is_ready() -> None:
+    """Nothing is submitted, so nothing is waited for."""
+    gateway = FakeGateway(polls=1_000_000)
+    gateway.faults = [None, None, interrupt]
+
+    assert command(gateway, "x", "--wait-ready", "1000", "--quiet") == 130
+
+    assert gateway.texts() == [async_requests.SAMPLE_TEXTS[0]]
+
+
 def test_deadline_ends_the_run(capfd: Capture) -> None:
     """Exit code 1, and what was finished is written."""
     assert command(FakeGateway(), "a", "stuck", "--deadline", "0.5") == 1
