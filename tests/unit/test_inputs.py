@@ -8,7 +8,7 @@ import json
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from project.bodies import inflate
@@ -192,6 +192,7 @@ WORDS = st.text(min_size=1, max_size=10).filter(
 )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(
     body=st.none() | WORDS,
     query=st.none() | WORDS,
@@ -225,6 +226,7 @@ def encode(text: str | None, form: str) -> tuple[bytes, str]:
     return urlencode({} if text is None else {"input_text": text}).encode(), FORM
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=200), st.sampled_from(["", FORM, "text/plain", MULTIPART, "a/b", ";"]))
 def test_any_bytes_are_read_or_refused(body: bytes, content_type: str) -> None:
     """Nothing that can be sent is answered with anything but a text or a problem."""
