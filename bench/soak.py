@@ -27,6 +27,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from bench.servers import PRODUCT
 from project.sentiment.data import read_examples
 
 CONNECTIONS = 32
@@ -106,7 +107,7 @@ def container(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
     env = {**os.environ, "ENABLE_METRICS": "true", "MAX_BODY_BYTES": "1000000"}
-    command = [sys.executable, "-m", "project", "--host", "127.0.0.1", "--port", port]
+    command = [PRODUCT, "-m", "project", "--host", "127.0.0.1", "--port", port]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log)  # noqa: S603
     url = f"http://127.0.0.1:{port}"

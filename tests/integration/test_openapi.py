@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -58,6 +59,7 @@ def test_examples_are_answered(url: str) -> None:
     assert {each["label"] for each in predictions} == {"POSITIVE"}
 
 
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on the path")
 def test_curl_commands_work(url: str) -> None:
     """Every curl command in the description does, word for word."""
     operation = httpx.get(f"{url}/openapi.json").json()["paths"]["/"]["post"]
