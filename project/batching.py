@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 _Outcome = list[float] | Exception
 """Of a window: the probability of every label, or why there is none."""
 
+CLOSE_SECONDS = 5.0  # for the threads to end: what waits was answered before
 LONG_CHARS = 10_000  # tokenising this much takes about a millisecond: more is done on a thread
 
 
@@ -134,6 +135,7 @@ class Batcher:
         self._numbers = count()
         self._calls: set[_Call] = set()  # waiting or running; changed on the event loop only
         self._tokens = 0  # of these calls
+        self._encoding = 0  # requests whose long texts are being tokenised
         self._aborted = ""  # the reason
         self._lock = threading.Condition()
         self._by_length: list[_Window] = []
@@ -152,7 +154,7 @@ class Batcher:
     @property
     def waiting(self) -> tuple[int, int]:
         """The requests and the tokens that wait or run: what the limits are for."""
-        return len(self._calls), self._tokens
+        return len(self._calls) + self._encoding, self._tokens
 
     @property
     def alive(self) -> bool:
@@ -189,7 +191,7 @@ class Batcher:
         self._check_room(0)
         arrived = monotonic()
         if sum(map(len, texts)) > LONG_CHARS:
-            encoded = await asyncio.to_thread(self._classifier.encode, texts, on_long_text)
+            encoded = await self._encode_aside(texts, on_long_text, deadline)
         else:
             encoded = self._classifier.encode(texts, on_long_text)
         timings.tokenize = monotonic() - arrived
@@ -201,13 +203,26 @@ class Batcher:
             for index, text in enumerate(encoded)
         ]
 
+    async def _encode_aside(
+        self, texts: Sequence[str], on_long_text: OnLongText | None, deadline: float
+    ) -> list[EncodedText]:
+        self._encoding += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await asyncio.to_thread(self._classifier.encode, texts, on_long_text)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not answered in {self._limits.seconds:g} s") from error
+        finally:
+            self._encoding -= 1
+
     def close(self) -> None:
-        """Compute what waits, then end the threads."""
+        """Compute what waits, then end the threads; one that hangs ends with the process."""
         with self._lock:
             self._closed = True
             self._lock.notify_all()
+        until = monotonic() + CLOSE_SECONDS
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - monotonic()))
 
     def abort(self, reason: str) -> None:
         """Fail every request at once, and take no more; a thread that hangs is left alone."""
@@ -224,8 +239,8 @@ class Batcher:
         limits = self._limits
         if self._aborted:
             raise Aborted(self._aborted)
-        if len(self._calls) >= limits.waiting_requests:
-            raise Overloaded(f"{len(self._calls)} requests wait for the model; try again later")
+        if (requests := self.waiting[0]) >= limits.waiting_requests:
+            raise Overloaded(f"{requests} requests wait for the model; try again later")
         if self._tokens and self._tokens + tokens > limits.waiting_tokens:
             raise Overloaded(f"{self._tokens} tokens wait for the model; try again later")
 

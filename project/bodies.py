@@ -30,6 +30,7 @@ PLAIN = "text/plain"
 READ = f"application/json, {FORM}, {MULTIPART} and {PLAIN}"
 GZIP_ENCODINGS = {"gzip", "x-gzip"}
 GZIP_WINDOW = 31  # zlib: the largest window, and a gzip header
+GZIP_PIECE_BYTES = 4096  # what follows a member is copied: small pieces, for there may be many
 UTF8_NAMES = {"utf-8", "utf8", "us-ascii"}
 SHOWN = 100  # characters of a header's value in a message
 
@@ -49,18 +50,26 @@ def inflate(body: bytes, encoding: str, limit: int) -> bytes:
             f"Content-Encoding {encoding[:SHOWN]!r} is not read; send gzip or none",
             field="Content-Encoding",
         )
-    inflated = bytearray()
     try:
-        while body:  # a gzip file may have several members
-            member = zlib.decompressobj(GZIP_WINDOW)
-            inflated += member.decompress(body, limit + 1 - len(inflated))
-            if len(inflated) > limit:
-                raise too_large(limit, " inflated")
-            if not member.eof:
-                raise _malformed("ends before its gzip data")
-            body = member.unused_data
+        return _gunzip(body, limit)
     except zlib.error as error:
         raise _malformed(f"is not gzip: {error}") from error
+
+
+def _gunzip(body: bytes, limit: int) -> bytes:
+    """What the members of a gzip file hold; it may have many, and empty ones."""
+    inflated, position = bytearray(), 0
+    member = zlib.decompressobj(GZIP_WINDOW)
+    while position < len(body):
+        if member.eof:
+            member = zlib.decompressobj(GZIP_WINDOW)
+        piece = body[position : position + GZIP_PIECE_BYTES]
+        inflated += member.decompress(piece, limit + 1 - len(inflated))
+        if len(inflated) > limit:
+            raise too_large(limit, " inflated")
+        position += len(piece) - len(member.unused_data)
+    if not member.eof:
+        raise _malformed("ends before its gzip data")
     return bytes(inflated)
 
 
@@ -175,7 +184,10 @@ def _plain_fields(body: bytes, content_type: str) -> Fields:
     """The body is the text, unless it is a JSON object with the field: ``fetch`` sends that so."""
     message = Message()
     message["Content-Type"] = content_type
-    charset = str(message.get_param("charset", "utf-8")).lower()
+    try:
+        charset = str(message.get_param("charset", "utf-8")).lower()
+    except (TypeError, ValueError):  # email's parser stumbles over some of RFC 2231's forms
+        charset = content_type
     if charset not in UTF8_NAMES:
         raise Problem(
             Kind.UNSUPPORTED_MEDIA_TYPE,

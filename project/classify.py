@@ -112,12 +112,12 @@ class Classify:
         limit = self._limits.body_bytes
         if int(exchange.headers.get(b"content-length", 0)) > limit:
             raise too_large(limit)
-        body, more = await self._read_chunk(receive, exchange)
-        if not more:
-            return body
-        chunks = bytearray(body)
         try:
             async with asyncio.timeout(self._timeout):
+                body, more = await self._read_chunk(receive, exchange)
+                if not more:
+                    return body
+                chunks = bytearray(body)
                 while more:
                     chunk, more = await self._read_chunk(receive, exchange)
                     chunks += chunk

@@ -44,10 +44,12 @@ def test_unfinished_requests_block_nobody(url: str) -> None:
         assert httpx.post(url, json="a").status_code == 200
 
 
-def test_slow_body_is_refused(url: str) -> None:
-    """A body that does not arrive in time ends with a status of its own."""
+@pytest.mark.parametrize("beginning", [b"", b"{"])
+def test_slow_body_is_refused(url: str, beginning: bytes) -> None:
+    """A body that does not arrive in time, or not at all, ends with a status of its own."""
     with connect(url) as connection:
-        connection.sendall(HEAD + b"Connection: close\r\nContent-Length: 9\r\n\r\n{")
+        head = HEAD + b"Connection: close\r\nContent-Length: 9\r\n\r\n"
+        connection.sendall(head + beginning)
         with connection.makefile("rb") as stream:  # its head and its body may come apart
             answer = stream.read()
 
