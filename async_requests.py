@@ -57,6 +57,7 @@ import sys
 import threading
 import time
 import uuid
+import zlib
 from array import array
 from collections import Counter, deque
 from collections.abc import (
@@ -443,6 +444,7 @@ PACE_SAMPLES = 32
 """Ends from which the pace is taken."""
 
 MAX_STRIKES = 12
+PROBE_SECONDS = 1.0
 """Troubles of one exchange, one after the other, while the gateway answers others."""
 
 
@@ -542,6 +544,13 @@ class _Patience:
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         self._wire.traffic.retries += 1
         await asyncio.sleep(pause)
+        await self._ask_for_another(pause)
+
+    async def _ask_for_another(self, pause: float) -> None:
+        """Find out whether the gateway answers nothing, or only not this, when nobody else asks."""
+        if self._wire.proven and pause > PROBE_SECONDS and self._wire.last_good <= self._last:
+            with contextlib.suppress(ClientError):
+                await self._wire.poll(str(uuid.uuid4()))
 
 
 # --- the gateway over HTTP ------------------------------------------------------------------------
@@ -730,8 +739,9 @@ class Wire:
             except (httpx.TransportError, httpx.DecodingError) as error:
                 raise _Trouble(_words(error)) from error
         self._check_busy(response)
-        self.last_good = time.monotonic()
-        self._trouble_since = None
+        if response.status_code not in {404, 405} or response.text.startswith("error: id "):
+            self.last_good = time.monotonic()
+            self._trouble_since = None
         return response
 
     def _check_busy(self, response: httpx.Response) -> None:
@@ -1230,7 +1240,7 @@ async def _all(awaitables: Iterable[Awaitable[T]]) -> list[T]:
 
 
 class Batches(Generic[T]):
-    """Cuts a stream into batches of ``size``, shorter ones where texts are long."""
+    """Cuts a stream into batches of ``size``, shorter ones where texts, or rows, are long."""
 
     def __init__(self, size: int) -> None:
         self._size = size
@@ -1524,6 +1534,13 @@ class Row:
     original: str | Sequence[str] | Mapping[str, object]
     problem: str | None = None
 
+    def chars(self) -> int:
+        """How much of it is held until it is written, its text included."""
+        if isinstance(self.original, str):
+            return len(self.original)
+        fields = self.original.values() if isinstance(self.original, Mapping) else self.original
+        return sum(map(len, map(str, fields)))
+
     def fingerprint(self) -> bytes:
         """All of the row."""
         value = self.original if isinstance(self.original, str) else json.dumps(self.original)
@@ -1642,7 +1659,7 @@ class Source:
         except UnicodeDecodeError as error:
             where = f"{self.name}, after row {self._count}"
             raise InputError(f"{where}: is not {error.encoding}; see --encoding") from error
-        except (OSError, EOFError, csv.Error) as error:
+        except (OSError, EOFError, csv.Error, zlib.error) as error:
             where = f"{self.name}, after row {self._count}"
             raise InputError(f"{where}: {error}") from error
 
@@ -1773,7 +1790,7 @@ def read_jobs(rows: Iterable[Row], size: int, done: Checkpoint, *, digests: bool
 def _batches(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
     batches: Batches[Row] = Batches(size)
     for row in rows:
-        if batch := batches.add(row, len(row.text or "")):
+        if batch := batches.add(row, row.chars()):
             yield batch
     if batch := batches.rest():
         yield batch
@@ -1880,7 +1897,8 @@ class Csv:
         if source is not None and source.tabular:
             self._columns = source.columns
         self._buffer = io.StringIO()
-        self._writer = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\n")
+        # Before Python 3.13 a line break is quoted only if the terminator holds it.
+        self._writer = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\r\n")
 
     def header(self) -> str:
         """The names, if the input has any."""
@@ -1898,7 +1916,7 @@ class Csv:
 
     def _line(self, fields: Sequence[object]) -> str:
         self._writer.writerow(fields)
-        line = self._buffer.getvalue()
+        line = self._buffer.getvalue().removesuffix("\r\n") + "\n"
         self._buffer.seek(0)
         self._buffer.truncate()
         return line.encode(errors="backslashreplace").decode()
@@ -2721,19 +2739,20 @@ async def _work(
         asyncio.get_running_loop().call_later(options.deadline, stop.deadline)
     with _signals(stop.interrupt):
         try:
-            await work
-        except asyncio.CancelledError:
-            pass
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
+            if stop.interrupts:
+                return EXIT_INTERRUPTED, "interrupted"
+            if stop.deadline_passed:
+                return EXIT_FAILED, f"stopped by --deadline {options.deadline:g}"
+            await run.finish()
         except CannotRun as error:
             return EXIT_CANNOT_RUN, str(error)
         except BrokenPipeError:
             _drop_output()
             return EXIT_FAILED, ""
-        if stop.interrupts:
-            return EXIT_INTERRUPTED, "interrupted"
-        if stop.deadline_passed:
-            return EXIT_FAILED, f"stopped by --deadline {options.deadline:g}"
-        await run.finish()
+        except OSError as error:
+            return EXIT_CANNOT_RUN, f"the output cannot be written: {error}"
     return (EXIT_FAILED if run.tally().failed else EXIT_OK), ""
 
 
@@ -2750,7 +2769,8 @@ def _report(options: Options, run: Run, summary: Summary, problem: str) -> None:
         if options.output is None:
             say(record)
         else:
-            print(record, flush=True)
+            with contextlib.suppress(BrokenPipeError):
+                print(record, flush=True)
     elif not options.quiet and (not problem or written):
         encoding = (sys.stderr.encoding or "").lower()
         for line in summary.lines("█" if encoding.startswith("utf") else "#"):

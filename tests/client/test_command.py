@@ -138,6 +138,7 @@ def test_inputs(
         ("a.csv", b'text\n"never closed\n', [], "unexpected end of data"),
         ("a.txt", b"caf\xe9\n", [], "is not utf-8; see --encoding"),
         ("a.txt.gz", b"\x1f\x8b\x08\x00broken", [], "a.txt.gz"),
+        ("a.txt.gz", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20, [], "invalid block type"),
     ],
 )
 def test_unreadable_input(
@@ -215,6 +216,43 @@ def test_output_formats(name: str, options: list[str], first: str, tmp_path: Pat
     assert command(FakeGateway(), "x", "--output", str(output), *options) == 0
 
     assert output.read_text(encoding="utf-8").splitlines()[0] == first
+
+
+def test_wide_rows_make_short_batches(tmp_path: Path) -> None:
+    """What the output repeats of a row counts: it is held until the row is written."""
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": str(number), "more": "x" * 60_000} for number in range(8)]
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    gateway = FakeGateway()
+
+    assert command(gateway, "--file", str(path), "--output", str(tmp_path / "b.jsonl")) == 0
+
+    assert [len(texts) for _, texts in gateway.submitted] == [2, 2, 2, 2]
+
+
+def test_carriage_returns_are_quoted(tmp_path: Path) -> None:
+    """A text with one is one field of a CSV."""
+    output = tmp_path / "out.csv"
+
+    assert command(FakeGateway(), "good\rbad", "--output", str(output)) == 0
+
+    assert table(output)[1][0] == "good\rbad"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device is full here")
+def test_full_disk_is_said(tmp_path: Path) -> None:
+    """Exit code 2 and one line, no traceback."""
+    code = (
+        f"import sys; from tests.client.gateway import *; sys.exit(command(FakeGateway(), {'x'!r}))"
+    )
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        )
+
+    assert done.returncode == 2, done.stderr
+    assert "the output cannot be written: [Errno 28]" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_half_characters_are_escaped(tmp_path: Path) -> None:

@@ -207,6 +207,24 @@ def test_one_bad_request_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatc
     assert outcomes[1].error == "HTTP 502: bad, 2 times"
 
 
+def test_last_request_that_is_always_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It fails by itself though nobody else asks: the client looks whether the gateway answers."""
+    monkeypatch.setattr(async_requests, "MAX_STRIKES", 2)
+    monkeypatch.setattr(async_requests, "PROBE_SECONDS", 0.0)
+    gateway = FakeGateway()
+    handle = gateway.handle
+
+    def refuse_b(request: httpx.Request) -> httpx.Response:
+        broken = request.method == "POST" and b'"b"' in request.content
+        return httpx.Response(502, text="bad") if broken else handle(request)
+
+    monkeypatch.setattr(gateway, "handle", refuse_b)
+
+    outcomes = run(gateway, ["a", "b"])
+
+    assert [outcome.error for outcome in outcomes] == [None, "HTTP 502: bad, 3 times"]
+
+
 def test_result_that_no_gateway_can_hand_out() -> None:
     """Cortex answers 500 to every poll of a list: it is not polled for ever."""
     gateway = FakeGateway()
@@ -226,6 +244,15 @@ def test_gateway_that_is_gone() -> None:
 
     with pytest.raises(CannotRun, match=r"no good answer for 0.5 s: connect error: refused"):
         run(gateway, ["a", "b"], replace(FAST, retry_for=0.5))
+
+
+def test_gateway_that_is_replaced_is_no_good_answer() -> None:
+    """An ingress that knows no API for a while ends the run; its rows stay to be done."""
+    gateway = FakeGateway()
+    gateway.faults = [None, *[httpx.Response(404) for _ in range(1000)]]
+
+    with pytest.raises(CannotRun, match="404"):
+        run(gateway, [str(number) for number in range(40)], replace(FAST, retry_for=2.0))
 
 
 @pytest.mark.parametrize(
