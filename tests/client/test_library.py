@@ -189,9 +189,8 @@ def test_retry_after_is_obeyed() -> None:
     assert asyncio.run(send()) >= 0.4
 
 
-def test_one_bad_request_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A request that never gets an answer, while others do, fails alone."""
-    monkeypatch.setattr(async_requests, "MAX_STRIKES", 1)
+def refusing_b(monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
+    """A gateway that answers 502 to every submission of the text b."""
     gateway = FakeGateway()
     handle = gateway.handle
 
@@ -200,6 +199,13 @@ def test_one_bad_request_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatc
         return httpx.Response(502, text="bad") if broken else handle(request)
 
     monkeypatch.setattr(gateway, "handle", refuse_b)
+    return gateway
+
+
+def test_one_bad_request_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that never gets an answer, while others do, fails alone."""
+    monkeypatch.setattr(async_requests, "MAX_STRIKES", 1)
+    gateway = refusing_b(monkeypatch)
 
     outcomes = run(gateway, ["a", "b", *"cdefghijklmnop"])
 
@@ -211,14 +217,7 @@ def test_last_request_that_is_always_refused(monkeypatch: pytest.MonkeyPatch) ->
     """It fails by itself though nobody else asks: the client looks whether the gateway answers."""
     monkeypatch.setattr(async_requests, "MAX_STRIKES", 2)
     monkeypatch.setattr(async_requests, "PROBE_SECONDS", 0.0)
-    gateway = FakeGateway()
-    handle = gateway.handle
-
-    def refuse_b(request: httpx.Request) -> httpx.Response:
-        broken = request.method == "POST" and b'"b"' in request.content
-        return httpx.Response(502, text="bad") if broken else handle(request)
-
-    monkeypatch.setattr(gateway, "handle", refuse_b)
+    gateway = refusing_b(monkeypatch)
 
     outcomes = run(gateway, ["a", "b"])
 
