@@ -5,25 +5,28 @@
 Needs ``wrk`` on the path and ``bench/requirements.txt``. All servers are started, and held still
 but for the one that is measured. They take short turns, ``--rounds`` times, so that what else the
 machine does meets all of them, and the medians count; ratios are medians of the ratios within each
-round. "in process" is the batcher without HTTP in the same rounds. "null" answers at once: it shows
-what the load generator can do.
+round. A turn begins with a warm-up that is not counted, and ends when the server has nothing left
+to do, or it would pay for it in its next turn. "in process" is the batcher without HTTP in the same
+rounds. "null" answers at once: it shows what the load generator can do.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
+import random
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from bench.inprocess import ask, in_process
-from bench.load import HealthWatch, load, make_mixes, write_bodies
+from bench.load import HealthWatch, Turn, load, make_mixes, write_bodies
 from bench.servers import SERVERS, Running, running
 
 CONCURRENCIES = (1, 8, 32, 64)
@@ -43,13 +46,13 @@ class Figures:
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     errors: int = 0
-    health_p99_ms: float = 0.0
+    health_ms: tuple[float, ...] = ()
     load_cpu: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a server costs: seconds to ready, and resident MB when idle and after the load."""
+    """What a server costs: seconds to ready, and MB when idle and after the load."""
 
     server: str
     ready_seconds: list[float]
@@ -57,25 +60,20 @@ class Start:
     loaded_mb: float
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One server's turn: what is sent to it, and for how long."""
-
-    name: str
-    running: Running
-    bodies: Path
-    seconds: int
-
-    def measure(self, mix: str, concurrency: int, number: int) -> Figures:
-        """Load it while the others are still."""
-        with self.running.awake():
-            watch = HealthWatch(self.running.url + SERVERS[self.name].health)
-            watch.start()
-            got = load(self.running.url, self.bodies, concurrency, self.seconds)
-            return Figures(
-                self.name, mix, concurrency, number, got["rate"],
-                got["p50_ms"], got["p99_ms"], int(got["errors"]), watch.p99_ms(), got["cpu"],
-            )  # fmt: skip
+def take_turn(
+    name: str, server: Running, bodies: Path, mix: str, concurrency: int, number: int, turn: Turn
+) -> Figures:
+    """Load one server while the others are still."""
+    with server.awake():
+        watch = HealthWatch(server.url + SERVERS[name].health)
+        watch.start()
+        got = load(server.url, bodies, concurrency, turn)
+        health = tuple(watch.milliseconds())
+        server.wait_until_idle()
+    return Figures(
+        name, mix, concurrency, number, got["rate"],
+        got["p50_ms"], got["p99_ms"], int(got["errors"]), health, got["cpu"],
+    )  # fmt: skip
 
 
 def measure_starts(names: Sequence[str]) -> dict[str, list[float]]:
@@ -89,44 +87,46 @@ def measure_starts(names: Sequence[str]) -> dict[str, list[float]]:
 
 
 def measure_rounds(
-    servers: dict[str, Running], file: Path, rounds: int, seconds: int
+    servers: dict[str, Running], file: Path, rounds: int, turn: Turn
 ) -> list[Figures]:
     """Every server's turn in every round, mix and concurrency."""
     figures: list[Figures] = []
     mixes = make_mixes(file)
-    with tempfile.TemporaryDirectory() as folder, in_process(file) as process:
-        for name, server in servers.items():  # warm-up
-            bodies = write_bodies(
-                mixes["long mix"], Path(folder), "warm", lists=SERVERS[name].lists
-            )
-            Turn(name, server, bodies, 1).measure("", 8, 0)
-        for number in range(rounds):
-            for mix, texts in mixes.items():
-                for concurrency in CONCURRENCIES:
-                    rate = ask(process, mix, concurrency, seconds)
-                    figures.append(Figures(IN_PROCESS, mix, concurrency, number, rate))
-                    for name, server in servers.items():
-                        bodies = write_bodies(texts, Path(folder), mix, lists=SERVERS[name].lists)
-                        turn = Turn(name, server, bodies, 1 if name == "null" else seconds)
-                        figures.append(turn.measure(mix, concurrency, number))
-                        print(figures[-1], file=sys.stderr, flush=True)
+    chance = random.Random(0)  # noqa: S311
+    with tempfile.TemporaryDirectory() as name, in_process(file) as process:
+        bodies = {
+            (mix, lists): write_bodies(texts, Path(name), mix, lists=lists)
+            for mix, texts in mixes.items()
+            for lists in (False, True)
+        }
+        for number, mix, concurrency in itertools.product(range(rounds), mixes, CONCURRENCIES):
+            now = replace(turn, first=chance.randrange(len(mixes[mix])))
+            rate = ask(process, mix, concurrency, now)
+            figures.append(Figures(IN_PROCESS, mix, concurrency, number, rate))
+            for server, started in servers.items():
+                of_server = replace(now, window=1) if server == "null" else now
+                file = bodies[mix, SERVERS[server].lists]
+                figures.append(
+                    take_turn(server, started, file, mix, concurrency, number, of_server)
+                )
+            for each in figures[-len(servers) - 1 :]:
+                print(f"{number} {mix} {concurrency} {each.server}: {each.rate:.0f}",
+                      file=sys.stderr, flush=True)  # fmt: skip
     return figures
 
 
-def measure(file: Path, names: Sequence[str], rounds: int, seconds: int) -> dict[str, object]:
+def measure(file: Path, names: Sequence[str], rounds: int, turn: Turn) -> dict[str, object]:
     """All figures, ready for JSON."""
     ready = measure_starts(names)
     with contextlib.ExitStack() as stack:
         servers, idle = {}, {}
         for name in names:
             servers[name] = stack.enter_context(running(SERVERS[name]))
-            idle[name] = servers[name].resident_mb()
+            idle[name] = servers[name].memory_mb()
             with servers[name].awake():
                 pass
-        figures = measure_rounds(servers, file, rounds, seconds)
-        starts = [
-            Start(name, ready[name], idle[name], servers[name].resident_mb()) for name in names
-        ]
+        figures = measure_rounds(servers, file, rounds, turn)
+        starts = [Start(name, ready[name], idle[name], servers[name].memory_mb()) for name in names]
     return {"figures": [asdict(each) for each in figures], "starts": [asdict(e) for e in starts]}
 
 
@@ -136,14 +136,14 @@ def main() -> None:
     parser.add_argument("file", type=Path)
     parser.add_argument("--output", type=Path, required=True, help="folder")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=int, default=2, help="of load for one figure")
+    parser.add_argument("--window", type=int, default=Turn().window, help="seconds of a figure")
     parser.add_argument("--servers", nargs="*", default=list(SERVERS))
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended
     version = subprocess.run(["wrk", "-v"], capture_output=True, text=True, check=False)  # noqa: S607
     raw = {
         "load": version.stdout.splitlines()[0] if version.stdout else "wrk",
-        **measure(options.file, options.servers, options.rounds, options.seconds),
+        **measure(options.file, options.servers, options.rounds, Turn(window=options.window)),
     }
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "http.json").write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")

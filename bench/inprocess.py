@@ -1,8 +1,9 @@
 """The batcher without HTTP, as a process that measures when it is told to.
 
-    echo '["dev", 8, 3]' | python -m bench.inprocess sst2/dev.tsv
+    echo '["dev", 8, 1, 4, 0]' | python -m bench.inprocess sst2/dev.tsv
 
-Reads lines of JSON: a mix, callers, seconds; answers each with the texts per second. Like this a
+Reads lines of JSON: a mix, callers, and a turn (warm-up, window, first text); answers each with the
+texts per second. Like this a
 figure of it can stand beside a figure over HTTP of the same moment.
 """
 
@@ -16,11 +17,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple
 from pathlib import Path
 
 import uvloop
 
-from bench.load import make_mixes
+from bench.load import Turn, make_mixes
 from bench.servers import PRODUCT
 from project.batching import Batcher
 from project.sentiment.memory import bound_malloc
@@ -28,23 +30,25 @@ from project.sentiment.model import SentimentClassifier
 
 
 async def through_batcher(
-    batcher: Batcher, texts: Sequence[str], callers: int, seconds: float
+    batcher: Batcher, texts: Sequence[str], callers: int, turn: Turn
 ) -> float:
     """Texts per second of ``callers`` who send one text after the other.
 
-    From the first answer to the last, as ``post.lua`` counts over HTTP.
+    Counted within the turn's window, as ``post.lua`` does over HTTP.
     """
-    waiting, answers = itertools.cycle(texts), list[float]()
-    start = time.perf_counter()
+    waiting = itertools.islice(itertools.cycle(texts), turn.first, None)
+    start, answers = time.perf_counter(), 0
 
     async def caller() -> None:
-        while time.perf_counter() - start < seconds:
+        nonlocal answers
+        seconds = 0.0
+        while seconds < turn.seconds:
             await batcher.predict([next(waiting)])
-            answers.append(time.perf_counter())
+            seconds = time.perf_counter() - start
+            answers += turn.warm_up <= seconds < turn.seconds
 
     await asyncio.gather(*(caller() for _ in range(callers)))
-    within = [answer for answer in answers if answer - start < seconds]
-    return (len(within) - 1) / (within[-1] - within[0]) if len(within) > 1 else 0.0
+    return answers / turn.window
 
 
 @contextlib.contextmanager
@@ -59,10 +63,10 @@ def in_process(file: Path) -> Iterator[subprocess.Popen[str]]:
         process.stdin.close()
 
 
-def ask(process: subprocess.Popen[str], mix: str, callers: int, seconds: float) -> float:
+def ask(process: subprocess.Popen[str], mix: str, callers: int, turn: Turn) -> float:
     """One figure of it."""
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
-    process.stdin.write(json.dumps([mix, callers, seconds]) + "\n")
+    process.stdin.write(json.dumps([mix, callers, *astuple(turn)]) + "\n")
     process.stdin.flush()
     return float(process.stdout.readline())
 
@@ -73,11 +77,11 @@ def main() -> None:
     mixes = make_mixes(Path(sys.argv[1]))
     classifier = SentimentClassifier()
     for line in sys.stdin:
-        mix, callers, seconds = json.loads(line)
+        mix, callers, *turn = json.loads(line)
 
         async def measure() -> float:
             batcher = Batcher(classifier)
-            rate = await through_batcher(batcher, mixes[mix], callers, seconds)  # noqa: B023
+            rate = await through_batcher(batcher, mixes[mix], callers, Turn(*turn))  # noqa: B023
             batcher.close()
             return rate
 

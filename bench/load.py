@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import random
 import resource
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -16,6 +19,24 @@ from project.sentiment.cpus import available_cpus
 from project.sentiment.data import read_examples
 
 LONG_TEXTS = 12  # joined to make a long one
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """When a server is under load: seconds of warm-up, and of the window that is counted.
+
+    Attributes:
+        first: the text to begin with: a slow server answers only the first ones.
+    """
+
+    warm_up: int = 1
+    window: int = 4
+    first: int = 0
+
+    @property
+    def seconds(self) -> int:
+        """Of load."""
+        return self.warm_up + self.window
 
 
 def make_mixes(file: Path) -> dict[str, list[str]]:
@@ -38,17 +59,18 @@ def write_bodies(texts: list[str], folder: Path, name: str, *, lists: bool) -> P
     return path
 
 
-def load(url: str, bodies: Path, concurrency: int, seconds: int) -> dict[str, float]:
+def load(url: str, bodies: Path, concurrency: int, turn: Turn) -> dict[str, float]:
     """Wrk's figures for ``concurrency`` connections.
 
     Returns:
-        requests, seconds, rate (a second), errors, p50_ms, p99_ms, and ``cpu``: the share of all
-        cores, 0 to 1, that making the load took from the server.
+        requests, seconds, rate (2xx answers a second within the window), errors, p50_ms, p99_ms,
+        and ``cpu``: the share of all cores, 0 to 1, that making the load took from the server.
     """
     before = _cpu_seconds()
     done = subprocess.run(  # noqa: S603
-        ["wrk", "-t1", f"-c{concurrency}", f"-d{seconds}s", "--timeout", "60s",  # noqa: S607
-         "-s", "bench/post.lua", f"{url}/", "--", str(bodies)],
+        ["wrk", "-t1", f"-c{concurrency}", f"-d{turn.seconds}s", "--timeout", "60s",  # noqa: S607
+         "-s", "bench/post.lua", f"{url}/", "--",
+         str(bodies), str(turn.first), str(turn.warm_up), str(turn.window)],
         capture_output=True, text=True, check=True,
     )  # fmt: skip
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("JSON ")]
@@ -72,18 +94,25 @@ class HealthWatch(threading.Thread):
         self._seconds: list[float] = []
 
     def run(self) -> None:
-        """Until :meth:`p99_ms` is called."""
+        """Until :meth:`milliseconds` is called."""
         connection = http.client.HTTPConnection(self._address, timeout=60)
         while not self._over.wait(0.05):
             start = time.perf_counter()
             connection.request("GET", self._path)
-            connection.getresponse().read()
-            self._seconds.append(time.perf_counter() - start)
+            response = connection.getresponse()
+            response.read()
+            seconds = time.perf_counter() - start
+            self._seconds.append(seconds if response.status == 200 else math.inf)
         connection.close()
 
-    def p99_ms(self) -> float:
-        """End, and report."""
+    def milliseconds(self) -> list[float]:
+        """End, and report every latency; one that was no 200 took for ever."""
         self._over.set()
         self.join()
-        ordered = sorted(self._seconds)
-        return ordered[min(len(ordered) - 1, round(0.99 * len(ordered)))] * 1000 if ordered else 0.0
+        return [round(each * 1000, 2) for each in self._seconds]
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The value that ``share`` of ``values`` are not above, by rank; NaN of none."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan

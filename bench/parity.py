@@ -2,13 +2,15 @@
 
     python -m bench.parity sst2/dev.tsv
 
-Prints the largest difference in probability, and how many labels differ.
+Prints the largest difference in probability, and how many labels differ; fails if a label does, or
+a probability by more than ``TOLERANCE``.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import sys
 from pathlib import Path
 
 from transformers import pipeline
@@ -16,6 +18,8 @@ from transformers import pipeline
 from project.sentiment.data import read_examples
 from project.sentiment.files import WEIGHTS
 from project.sentiment.model import SentimentClassifier
+
+TOLERANCE = 1e-4
 
 
 def main() -> None:
@@ -45,6 +49,8 @@ def main() -> None:
         worst = max(abs(ours.scores[theirs["label"]] - theirs["score"]) for ours, theirs in pairs)
         labels = sum(ours.label != theirs["label"] for ours, theirs in pairs)
         print(f"{way}: {worst:.2e} at most, {labels} labels differ")
+        if worst > TOLERANCE or labels:
+            sys.exit(f"more than {TOLERANCE:g}, or another label")
 
 
 if __name__ == "__main__":

@@ -73,6 +73,6 @@ def _bars(starts: list[dict[str, Any]]) -> Figure:
     left.set(title="seconds to ready")
     right.barh(names, [each["loaded_mb"] for each in starts][::-1], label="after the load")
     right.barh(names, [each["idle_mb"] for each in starts][::-1], label="idle")
-    right.set(title="resident MB")
+    right.set(title="MB (proportional set size)")
     right.legend(bbox_to_anchor=(1.02, 1), loc="upper left", frameon=False)
     return figure

@@ -8,6 +8,7 @@ Reads ``engine.json`` and ``http.json`` in the folder; writes ``results.md`` and
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from statistics import median
 from typing import Any
 
 from bench.http import CONCURRENCIES, IN_PROCESS
+from bench.load import percentile
 from bench.plots import draw
 
 OURS = "ours"
@@ -87,7 +89,7 @@ def http_tables(raw: dict[str, Any]) -> list[str]:
         kept = (ratio(rates[OURS][n], rates[IN_PROCESS][n]) for n in CONCURRENCIES)
         lines.append(row((mix, *kept)))
     lines += ["", "### start and memory"]
-    lines += head("server", "s to ready", "resident MB, idle", "after the load")
+    lines += head("server", "s to ready", "MB, idle", "after the load")
     for each in raw["starts"]:
         ready = f"{median(each['ready_seconds']):.1f}"
         lines.append(
@@ -115,7 +117,9 @@ def mix_table(figures: Rows, mix: str) -> list[str]:
             cells: list[object] = [server, callers, f"{median(values):.0f}"]
             cells.append(ratio(fields["rate"][OURS][callers], values))
             if server != IN_PROCESS:
-                cells += [f"{middle(name):.0f}" for name in ("p50_ms", "p99_ms", "health_p99_ms")]
+                health = itertools.chain(*fields["health_ms"][server][callers])
+                cells += [f"{middle(name):.0f}" for name in ("p50_ms", "p99_ms")]
+                cells.append(f"{percentile(list(health), 0.99):.0f}")
                 cells += [f"{middle('load_cpu'):.1%}", sum(fields["errors"][server][callers])]
             lines.append(row([*cells, *[""] * (9 - len(cells))]))
     return lines

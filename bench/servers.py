@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import signal
 import socket
@@ -12,11 +13,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import httpx
 import psutil
 
 START_SECONDS = 120
+IDLE_SECONDS, LOOK_SECONDS, IDLE_SHARE = 20.0, 0.2, 0.15
 PRODUCT = ".venv/bin/python" if Path(".venv/bin/python").exists() else sys.executable
 """The product runs with what it is shipped with; the peers with ``bench/requirements.txt``."""
 
@@ -79,9 +81,21 @@ class Running:
         finally:
             self.signal(signal.SIGSTOP)
 
-    def resident_mb(self) -> float:
-        """Resident memory of the family: pages that two of them share count twice."""
-        return float(sum(each.memory_info().rss for each in self.family())) / 2**20
+    def wait_until_idle(self) -> None:
+        """Wait until the family uses no CPU: what it still computes is nobody's answer any more."""
+        deadline = time.perf_counter() + IDLE_SECONDS
+        before, spent = -1.0, self._cpu_seconds()
+        while spent - before > IDLE_SHARE * LOOK_SECONDS and time.perf_counter() < deadline:
+            time.sleep(LOOK_SECONDS)
+            before, spent = spent, self._cpu_seconds()
+
+    def _cpu_seconds(self) -> float:
+        times = (each.cpu_times() for each in self.family())
+        return sum(each.user + each.system for each in times)
+
+    def memory_mb(self) -> float:
+        """Proportional set size of the family: pages that two of them share count once."""
+        return float(sum(each.memory_full_info().pss for each in self.family())) / 2**20
 
 
 @contextlib.contextmanager
@@ -114,7 +128,7 @@ def _end(started: Running, process: subprocess.Popen[bytes]) -> None:
     family = started.family() if process.poll() is None else []
     started.signal(signal.SIGCONT) if family else None
     process.terminate()
-    _, alive = psutil.wait_procs(family, timeout=20)
+    _, alive = psutil.wait_procs(family, timeout=5)
     for each in alive:
         with contextlib.suppress(psutil.NoSuchProcess):
             each.kill()
@@ -122,7 +136,13 @@ def _end(started: Running, process: subprocess.Popen[bytes]) -> None:
 
 
 def _healthy(url: str) -> bool:
+    # Not httpx.get: it reads certificates at every call, 30 ms of CPU beside what is timed.
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
     try:
-        return httpx.get(url).status_code == 200
-    except httpx.HTTPError:
+        connection.request("GET", parts.path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
         return False
+    finally:
+        connection.close()

@@ -6,7 +6,6 @@ import sys
 from typing import Any
 
 import litserve
-import torch
 
 from project.sentiment.cpus import available_cpus
 from project.sentiment.files import WEIGHTS
@@ -18,6 +17,7 @@ class PipelineAPI(litserve.LitAPI):
 
     def setup(self, device: str) -> None:
         """Load the model in the worker."""
+        import torch
         from transformers import pipeline
 
         torch.set_num_threads(available_cpus())
@@ -53,6 +53,6 @@ class OnnxAPI(PipelineAPI):
 
 if __name__ == "__main__":
     api_class = OnnxAPI if "--onnx" in sys.argv else PipelineAPI
-    api = api_class(max_batch_size=16, batch_timeout=0.01, api_path="/")
+    api = api_class(max_batch_size=16, api_path="/")
     server = litserve.LitServer(api, accelerator="cpu", healthcheck_path="/healthcheck")
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False)

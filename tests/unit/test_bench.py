@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
-from tests.helpers import ROOT
+import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from bench.load import HealthWatch, percentile
+from tests.helpers import ROOT, serve, wait_until
 
 
 def pins(path: Path) -> dict[str, str]:
@@ -21,3 +27,27 @@ def test_peers_compute_with_our_versions() -> None:
 
     assert shared == {name: ours[name] for name in shared}
     assert {"onnxruntime", "torch", "transformers", "fastapi", "uvicorn"} <= set(shared)
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"),
+    [([3.0], 0.99, 3.0), (list(range(1, 101)), 0.99, 99), (list(range(40)), 0.5, 19)],
+)
+def test_percentile_is_by_rank(values: list[float], share: float, expected: float) -> None:
+    """The 99th of 100 values is not the largest, which one stutter of the machine decides."""
+    assert percentile(values, share) == expected
+
+
+def test_health_that_is_no_200_took_for_ever() -> None:
+    """A peer that answers its probes with errors is not quick."""
+
+    async def unwell(scope: Scope, receive: Receive, send: Send) -> None:
+        await Response("no", status_code=503)(scope, receive, send)
+
+    with serve(unwell) as url:
+        watch = HealthWatch(f"{url}/healthcheck")
+        watch.start()
+        wait_until(lambda: watch._seconds)
+        milliseconds = watch.milliseconds()
+
+    assert set(milliseconds) == {math.inf}
