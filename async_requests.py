@@ -460,7 +460,9 @@ class Pace:
     ended, and they end at a pace that can be seen. What this misses is found in two ways. A request
     that is not finished when it is due is polled again with exponential back-off. One that is
     finished at its first poll may have been so for long, and those behind it too: the next two that
-    were never polled are polled at once, and so on, as long as it goes well.
+    were never polled are polled at once, and so on, as long as it goes well. With every request
+    that is finished, the oldest of those that back off is polled too: a container that computes
+    many requests together ends them together.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -470,6 +472,7 @@ class Pace:
         self._ended = 0
         self._ends: deque[float] = deque(maxlen=PACE_SAMPLES)
         self._unpolled: dict[int, asyncio.Event] = {}
+        self._polled: dict[int, asyncio.Event] = {}
 
     def submitted(self) -> int:
         """A request was submitted; returns its rank in the run."""
@@ -483,19 +486,28 @@ class Pace:
         self._ended += 1
         self._ends.append(self._clock())
         if polls == 1:
-            for event in itertools.islice(self._unpolled.values(), 2):
-                event.set()
+            self._wake(self._unpolled, 2)
+        if polls:
+            self._wake(self._polled, 1)
 
-    async def wait(self, rank: int) -> None:
-        """Wait until a request is to be polled for the first time."""
-        event = self._unpolled[rank] = asyncio.Event()
+    async def wait(self, rank: int, since: float, polls: int) -> None:
+        """Wait until a request that was submitted ``since`` is to be polled once more."""
+        seconds, waiting = self.due(rank), self._unpolled
+        if polls:
+            seconds, waiting = self.back_off(since), self._polled
+        event = waiting[rank] = asyncio.Event()
         try:
-            async with asyncio.timeout(self.due(rank)):
+            async with asyncio.timeout(seconds):
                 await event.wait()
         except TimeoutError:
             pass
         finally:
-            del self._unpolled[rank]
+            waiting.pop(rank, None)
+
+    @staticmethod
+    def _wake(waiting: dict[int, asyncio.Event], count: int) -> None:
+        for rank in sorted(waiting)[:count]:
+            waiting.pop(rank).set()
 
     def due(self, rank: int) -> float:
         """Seconds until a request is probably finished, somewhat less."""
@@ -1100,10 +1112,8 @@ class AsyncAPIClient:
         self.traffic.move(count, "", status)
         try:
             while True:
-                if polls:
-                    await asyncio.sleep(self._pace.back_off(since))
-                elif not at_once:
-                    await self._pace.wait(rank)
+                if polls or not at_once:
+                    await self._pace.wait(rank, since, polls)
                 answer = await self._wire.patient_poll(request_id)
                 polls += 1
                 now = str(answer["status"])

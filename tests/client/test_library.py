@@ -415,6 +415,22 @@ def test_state_refuses_other_texts(tmp_path: Path) -> None:
         run(FakeGateway(), ["a", "c"], FAST, state)
 
 
+def test_requests_that_end_together_are_found_together() -> None:
+    """One that is found finished has the oldest that backs off polled, not after its own time."""
+
+    async def check() -> None:
+        pace = Pace(lambda: 1000.0)  # all are so old that they back off for ten seconds
+        waits = [asyncio.create_task(pace.wait(pace.submitted(), 0.0, 3)) for _ in range(3)]
+        await asyncio.sleep(0)  # they begin
+        for place, wait in enumerate(waits, start=1):
+            pace.ended(2)
+            async with asyncio.timeout(1):
+                await wait
+            assert [each.done() for each in waits] == [True] * place + [False] * (3 - place)
+
+    asyncio.run(check())
+
+
 def test_pace_follows_the_queue() -> None:
     """The pause is a share of what the requests before it will take, at the pace that is seen."""
     now = [0.0]
