@@ -11,23 +11,21 @@ of /healthcheck was over 100 ms, or if the memory grew by more than 5 % after th
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
-import os
 import random
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import psutil
 
-from bench.servers import PRODUCT
+from bench.servers import SERVERS, running
 from project.sentiment.data import read_examples
 
 CONNECTIONS = 32
@@ -35,6 +33,7 @@ PERIOD_SECONDS = 30
 HEALTH_PERIOD_SECONDS = 0.05
 HEALTH_LIMIT_SECONDS = 0.1
 GROWTH_LIMIT = 0.05  # of the memory after the first minute
+CONTAINER = replace(SERVERS["ours"], env={"ENABLE_METRICS": "true", "MAX_BODY_BYTES": "1000000"})
 JSON = "application/json"
 BAD = [
     (JSON, '{"input_text": "'),
@@ -49,7 +48,7 @@ BAD = [
     ("application/x-www-form-urlencoded", "input_text=%ff"),
     ("application/xml", "<text>i like you</text>"),
     ("multipart/form-data", "no boundary"),
-    (JSON, json.dumps("y" * 1_100_000)),  # over MAX_BODY_BYTES, as it is set here
+    (JSON, json.dumps("y" * 1_100_000)),  # over MAX_BODY_BYTES, as it is set above
 ]
 SCRIPT = """\
 local requests, position, threads = {}, 0, {}
@@ -98,33 +97,6 @@ def write_requests(texts: Sequence[str], path: Path) -> None:
             long = " ".join(chance.choices(texts, k=12)) if number % 10 == 5 else text
             lines.append(f"{JSON}\t{json.dumps({'input_text': long})}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def container(folder: Path) -> Iterator[tuple[str, psutil.Process]]:
-    """The container, once it is ready, and its process."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    env = {**os.environ, "ENABLE_METRICS": "true", "MAX_BODY_BYTES": "1000000"}
-    command = [PRODUCT, "-m", "project", "--host", "127.0.0.1", "--port", port]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, env=env, stdout=log)  # noqa: S603
-    url = f"http://127.0.0.1:{port}"
-    try:
-        while not _is_ready(url):
-            time.sleep(0.05)
-        yield url, psutil.Process(process.pid)
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def _is_ready(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/healthcheck").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 class Watch(threading.Thread):
@@ -178,12 +150,12 @@ def soak(file: Path, seconds: int) -> int:
         script, requests = folder / "soak.lua", folder / "requests.tsv"
         script.write_text(SCRIPT, encoding="utf-8")
         write_requests([example.text for example in read_examples(file)], requests)
-        with container(folder) as (url, process):
-            watch = Watch(url, process)
+        with running(CONTAINER) as server:
+            watch = Watch(server.url, server.process)
             watch.start()
             done = subprocess.run(  # noqa: S603
                 ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s", "--timeout", "60s",  # noqa: S607
-                 "-s", str(script), url, "--", str(requests)],
+                 "-s", str(script), server.url, "--", str(requests)],
                 capture_output=True, text=True, check=True,
             )  # fmt: skip
             watch.stop()

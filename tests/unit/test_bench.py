@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from bench.load import HealthWatch, percentile
-from tests.helpers import ROOT, serve, wait_until
+from tests.helpers import DEADLINE, ROOT, serve, wait_until
 
 
 def pins(path: Path) -> dict[str, str]:
@@ -51,3 +54,22 @@ def test_health_that_is_no_200_took_for_ever() -> None:
         milliseconds = watch.milliseconds()
 
     assert set(milliseconds) == {math.inf}
+
+
+def test_soak_ends_when_its_container_does(tmp_path: Path) -> None:
+    """A container that does not become ready is an error, not a wait without end."""
+    examples = tmp_path / "dev.tsv"
+    examples.write_text("label\ttext\n1\ti like you\n", encoding="utf-8")
+
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.soak", examples],
+        cwd=ROOT,
+        env={**os.environ, "MODEL": str(tmp_path / "nothing")},
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "does not become ready" in done.stderr
