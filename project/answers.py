@@ -17,9 +17,13 @@ Outcome = Prediction | Problem
 """What became of one text."""
 
 
-def answer(submission: Submission, outcomes: Sequence[Outcome], model: ModelInfo) -> bytes:
-    """The answer to a request: one outcome per text of ``submission``, in their order."""
-    provenance = {"model": model.name, "revision": model.revision, "backend": model.backend}
+def answer(submission: Submission, outcomes: Sequence[Outcome], model: ModelInfo | None) -> bytes:
+    """The answer to a request: one outcome per text of ``submission``, in their order.
+
+    Args:
+        model: None: there is none yet, and no text that it would be needed for.
+    """
+    provenance = _provenance(model) if model is not None else {}
     named = {} if submission.id is None else {"id": submission.id}
     entries = [
         _entry(outcome, text_id, submission.top_k)
@@ -33,6 +37,10 @@ def answer(submission: Submission, outcomes: Sequence[Outcome], model: ModelInfo
 def error_result(problem: Problem) -> bytes:
     """The answer that tells a request from the queue what is wrong with it."""
     return to_json({"error": problem.members()})
+
+
+def _provenance(model: ModelInfo) -> dict[str, str]:
+    return {"model": model.name, "revision": model.revision, "backend": model.backend}
 
 
 def _entry(outcome: Outcome, text_id: str | None, top_k: int | None) -> dict[str, Any]:

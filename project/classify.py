@@ -103,10 +103,8 @@ class Classify:
                     patient=CORTEX_REQUEST_ID in exchange.headers,
                 ),
             )  # fmt: skip
-        model = self._engine.model
-        if model is None:
-            raise NotReady("the model is not ready")
-        return answer(submission, self._outcomes(submission, predictions, exchange), model)
+        outcomes = self._outcomes(submission, predictions, exchange)
+        return answer(submission, outcomes, self._engine.model)
 
     async def _read_body(self, receive: Receive, exchange: Exchange) -> bytes:
         limit = self._limits.body_bytes

@@ -11,14 +11,22 @@ from pydantic.json_schema import models_json_schema
 from project.bodies import FORM, MULTIPART, PLAIN
 from project.inputs import MAX_ID_CHARS, MAX_TOP_K
 from project.problems import MEDIA_TYPE, Kind
-from project.schemas import Classification, Classifications, ErrorResult, Health, ProblemDetails
+from project.schemas import (
+    Classification,
+    Classifications,
+    ErrorResult,
+    Health,
+    ProblemDetails,
+    Refusals,
+)
 from project.sentiment.options import OnLongText
 
 Schema = dict[str, Any]
 
 REF = "#/components/schemas/{model}"
 PROBLEM = MEDIA_TYPE.decode()
-MODELS = (Classification, Classifications, ErrorResult, Health, ProblemDetails)
+ANSWERS = (Classification, Classifications, Refusals, ErrorResult)
+MODELS = (*ANSWERS, Health, ProblemDetails)
 
 DESCRIPTION = """\
 Says of a text whether its sentiment is positive or negative.
@@ -173,8 +181,7 @@ def _operation() -> Schema:
 
 
 def _answered() -> Schema:
-    answers = (Classification, Classifications, ErrorResult)
-    schema = {"anyOf": [{"$ref": REF.format(model=each.__name__)} for each in answers]}
+    schema = {"anyOf": [{"$ref": REF.format(model=each.__name__)} for each in ANSWERS]}
     return {
         "description": "Classified; or, behind Cortex, what was wrong with the request",
         "headers": PROVENANCE,

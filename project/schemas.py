@@ -54,6 +54,13 @@ class Classifications(Provenance):
     id: str | None = Field(None, description="of the request, if it has one")
 
 
+class Refusals(BaseModel):
+    """The answer to a list, while no model is ready, if no text of it can be classified."""
+
+    predictions: list[Refused] = Field(description="one per text, in their order")
+    id: str | None = Field(None, description="of the request, if it has one")
+
+
 class ErrorResult(BaseModel):
     """The answer to a request from the queue that is at fault itself, with status 200."""
 

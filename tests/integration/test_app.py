@@ -25,6 +25,12 @@ def is_ready(url: str) -> bool:
     return httpx.get(f"{url}/healthcheck").status_code == 200
 
 
+def fault(response: httpx.Response) -> dict[str, object]:
+    """The problem, as it comes to a direct caller or to one behind Cortex."""
+    answer: dict[str, object] = response.json()
+    return answer.get("error", answer)  # type: ignore[return-value]
+
+
 @pytest.fixture
 def url(classifier: FakeClassifier) -> Iterator[str]:
     """A container that is ready."""
@@ -166,6 +172,32 @@ def test_not_ready_until_warm(classifier: FakeClassifier) -> None:
 
     assert (health.status_code, health.json()["reason"]) == (503, "the model is being loaded")
     assert (refused.status_code, refused.json()["detail"]) == (503, "the model is being loaded")
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Cortex-Request-ID": "1"}])
+def test_errors_do_not_wait_for_the_model(
+    classifier: FakeClassifier, headers: dict[str, str]
+) -> None:
+    """What is wrong with a request is told before it is ready; a list is answered as later."""
+    bodies = [["", {"id": "b", "text": " "}], "", {"input_text": "a", "top_k": 0}]
+    classifier.gate.clear()
+    with serve(create_app(Settings(), lambda _: classifier)) as url:
+        wait_until(lambda: classifier.calls)
+        listed, empty, option = (httpx.post(url, json=body, headers=headers) for body in bodies)
+        classifier.gate.set()
+        wait_until(lambda: is_ready(url))
+        later = httpx.post(url, json=bodies[0], headers=headers).json()
+
+    assert listed.status_code == 200
+    assert set(listed.json()) == {"predictions"}
+    assert listed.json()["predictions"] == later["predictions"]
+    assert [each["error"]["field"] for each in later["predictions"]] == [
+        "input_text[0]",
+        "input_text[1].text",
+    ]
+    assert later["model"] == "fake"
+    assert empty.status_code == option.status_code == (200 if headers else 422)
+    assert (fault(empty)["field"], fault(option)["field"]) == ("input_text", "top_k")
 
 
 def test_caller_who_left_is_not_computed(url: str, classifier: FakeClassifier) -> None:
