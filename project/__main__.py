@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import threading
 from collections.abc import Sequence
 
 import uvicorn
@@ -40,11 +42,26 @@ def main(argv: Sequence[str] | None = None, load: Load = load_classifier) -> int
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
+    return _run(Server(config, settings.drain_seconds))
+
+
+def _run(server: Server) -> int:
+    """Until it has ended; returns the exit code, unless a thread still loads or computes.
+
+    Then the process ends here and now: at the interpreter's own end, a thread that comes back from
+    a library in C++ would abort it.
+    """
+    code = 0
     try:
-        Server(config, settings.drain_seconds).run()
+        server.run()
     except KeyboardInterrupt:
-        return 0
-    return 0
+        pass
+    except SystemExit:  # uvicorn's, which has logged why: a port that is taken
+        code = STARTUP_FAILURE
+    if any(thread.daemon for thread in threading.enumerate()):
+        logging.shutdown()
+        os._exit(code)
+    return code
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:

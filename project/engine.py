@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
@@ -94,6 +96,21 @@ def load_classifier(settings: Settings) -> Classifier:
     )
     check_golden(classifier, read_golden(classifier.folder), settings.parity_tolerance)
     return classifier
+
+
+def _load_aside(load: Load, settings: Settings) -> asyncio.Future[Classifier]:
+    """Load on a thread of its own: an executor's would hold the process until it has loaded."""
+    loaded: Future[Classifier] = Future()
+    loaded.set_running_or_notify_cancel()  # who gives up waiting does not stop it
+
+    def run() -> None:
+        try:
+            loaded.set_result(load(settings))
+        except BaseException as error:
+            loaded.set_exception(error)
+
+    threading.Thread(target=run, name="load", daemon=True).start()
+    return asyncio.wrap_future(loaded)
 
 
 class Engine:
@@ -195,7 +212,7 @@ class Engine:
 
     async def _start(self) -> bool:
         try:
-            classifier = await asyncio.to_thread(self._load, self._settings)
+            classifier = await _load_aside(self._load, self._settings)
             await self._warm_up(classifier)
         except ParityError as error:
             logger.error("%s", error)  # noqa: TRY400  (no trace: it is the model's fault)

@@ -6,6 +6,7 @@ python -m tests.container --port 8000  serves the fake; see ``main``.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from pathlib import Path
 import httpx
 
 from project.__main__ import main as serve
+from project.engine import load_classifier
+from project.settings import Settings
 from tests.helpers import DEADLINE, PLAIN, ROOT, FakeClassifier, free_port, wait_until
 
 
@@ -28,6 +31,7 @@ class ContainerProcess:
         folder: where its output goes.
         module: what to run; ``tests.container`` has a model that does as it is told.
         port: None: a free one.
+        inside: a command that runs the command that follows it.
     """
 
     def __init__(
@@ -36,13 +40,23 @@ class ContainerProcess:
         env: Mapping[str, str] | None = None,
         module: str = "project",
         port: int | None = None,
+        inside: Sequence[str] = (),
     ) -> None:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._output = folder / "container.txt"
         with self._output.open("w", encoding="utf-8") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, "--host", "127.0.0.1", "--port", str(self.port)],
+                [
+                    *inside,
+                    sys.executable,
+                    "-m",
+                    module,
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(self.port),
+                ],
                 cwd=ROOT,
                 env={**os.environ, **(env or {})},
                 stdout=output,
@@ -103,9 +117,17 @@ class ObedientClassifier(FakeClassifier):
         return super().infer(batch, alone=alone)
 
 
+def load(settings: Settings) -> ObedientClassifier:
+    """Does what ``MODEL`` says: ``endless`` loads the shipped model again and again."""
+    while settings.model == "endless":
+        load_classifier(settings.model_copy(update={"model": None}))
+        logging.getLogger(__name__).info("loaded, and not enough")
+    return ObedientClassifier()
+
+
 def main() -> int:
     """``python -m project`` with the obedient model."""
-    return serve(load=lambda _: ObedientClassifier())
+    return serve(load=load)
 
 
 if __name__ == "__main__":

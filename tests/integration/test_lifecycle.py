@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -15,6 +16,8 @@ from tests.helpers import DEADLINE, PLAIN, wait_until
 
 Start = Callable[..., ContainerProcess]
 FAKE = "tests.container"
+AS_FIRST_PROCESS = ("sh", "-c", "trap '' TERM; exec \"$@\"", "sh")
+"""In an image SIGTERM ends no process that does not ask for it: the first one has no default."""
 
 
 @pytest.fixture
@@ -22,8 +25,13 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a container; ended after the test."""
     started: list[ContainerProcess] = []
 
-    def start(module: str = FAKE, **env: str) -> ContainerProcess:
-        started.append(ContainerProcess(tmp_path, env, module))
+    def start(
+        module: str = FAKE,
+        port: int | None = None,
+        inside: Sequence[str] = (),
+        **env: str,
+    ) -> ContainerProcess:
+        started.append(ContainerProcess(tmp_path, env, module, port, inside))
         return started[-1]
 
     yield start
@@ -118,6 +126,18 @@ def test_bad_setting_is_one_line(start: Start) -> None:
     ]
 
 
+def test_taken_port_is_told(start: Start) -> None:
+    """Exit code 1 and the reason, while the model is being loaded."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        container = start("project", port=other.getsockname()[1])
+
+        assert container.process.wait(DEADLINE) == 1
+    (error,) = [line for line in container.lines() if line["level"] == "error"]
+    assert "address already in use" in str(error["message"])
+
+
 def test_sigterm_finishes_what_is_in_flight(start: Start) -> None:
     """A request that is computed, and one that comes just after the signal, are both answered."""
     container = start(ENABLE_METRICS="true", DRAIN_SECONDS="2")
@@ -129,6 +149,21 @@ def test_sigterm_finishes_what_is_in_flight(start: Start) -> None:
 
     assert (computed.status(), late.status()) == (200, 200)
     assert container.process.wait(DEADLINE) in {0, -signal.SIGTERM}
+
+
+@pytest.mark.parametrize("inside", [(), AS_FIRST_PROCESS], ids=["alone", "in an image"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_does_not_wait_for_the_model(
+    start: Start, number: signal.Signals, inside: Sequence[str]
+) -> None:
+    """A model that is still being loaded is left where it is, also within a library in C++."""
+    container = start(inside=inside, MODEL="endless", DRAIN_SECONDS="0")
+    wait_until(lambda: "not enough" in container.text())
+    wait_until(lambda: container.health())
+    container.process.send_signal(number)
+
+    assert container.process.wait(DEADLINE) in {0, -signal.SIGTERM}
+    assert not [line for line in container.lines() if line["level"] not in {"info", "warning"}]
 
 
 def test_dead_engine_is_replaced(start: Start) -> None:
