@@ -19,6 +19,7 @@ from math import inf
 from time import monotonic
 from typing import Protocol
 
+from project.room import Aborted, Room
 from project.sentiment.options import OnLongText
 from project.sentiment.prediction import (
     Classifier,
@@ -37,16 +38,8 @@ CLOSE_SECONDS = 5.0  # for the threads to end: what waits was answered before
 LONG_CHARS = 10_000  # tokenising this much takes about a millisecond: more is done on a thread
 
 
-class Overloaded(RuntimeError):
-    """Too much waits for the model."""
-
-
 class DeadlineExceeded(RuntimeError):
     """The model did not come to a request in time."""
-
-
-class Aborted(RuntimeError):
-    """The batcher was given up with a request in it."""
 
 
 class Observer(Protocol):
@@ -65,7 +58,7 @@ class Timings:
 
     Attributes:
         tokenize: in the tokenizer.
-        queue: until its first window was taken.
+        queue: until its first window was taken, the tokenizer not counted.
         inference: from then to its last row.
     """
 
@@ -81,8 +74,9 @@ class BatchLimits:
     Attributes:
         tokens: in one batch, padding included; a longer window is a batch of its own.
         padding: the largest share of a batch that may be padding, 0 to 1.
-        waiting_requests, waiting_tokens: what may wait or run before new requests are refused; a
-            single request may be larger than ``waiting_tokens`` when nothing else waits.
+        waiting_requests, waiting_tokens: what may wait or run before new requests are refused, or
+            wait outside; a single request may be larger than ``waiting_tokens`` when nothing else
+            waits.
         seconds: from a request's arrival to its answer.
     """
 
@@ -100,8 +94,8 @@ class _Call:
     future: asyncio.Future[list[list[float]]]
     rows: list[list[float]]
     open: int
+    arrived: float  # less what the tokenizer took
     over: bool = False
-    arrived: float = field(default_factory=monotonic)
     taken: float = 0.0
 
 
@@ -133,10 +127,9 @@ class Batcher:
         self._limits = limits or BatchLimits()
         self._observer = observer
         self._numbers = count()
+        self._requests = Room(self._limits.waiting_requests, "requests")
+        self._tokens = Room(self._limits.waiting_tokens, "tokens")
         self._calls: set[_Call] = set()  # waiting or running; changed on the event loop only
-        self._tokens = 0  # of these calls
-        self._encoding = 0  # requests whose long texts are being tokenised
-        self._aborted = ""  # the reason
         self._lock = threading.Condition()
         self._by_length: list[_Window] = []
         self._by_age: deque[_Window] = deque()
@@ -154,7 +147,7 @@ class Batcher:
     @property
     def waiting(self) -> tuple[int, int]:
         """The requests and the tokens that wait or run: what the limits are for."""
-        return len(self._calls) + self._encoding, self._tokens
+        return self._requests.taken, self._tokens.taken
 
     @property
     def alive(self) -> bool:
@@ -171,6 +164,8 @@ class Batcher:
         texts: Sequence[str],
         on_long_text: OnLongText | None = None,
         timings: Timings | None = None,
+        *,
+        patient: bool = False,
     ) -> list[Prediction | TextTooLong]:
         """Classify ``texts`` without blocking the event loop.
 
@@ -180,6 +175,7 @@ class Batcher:
             on_long_text: see :meth:`Classifier.encode`; a text that is refused by it gets the
                 error in the place of its prediction.
             timings: is filled in.
+            patient: wait for room where others are refused.
 
         Raises:
             Overloaded: too much waits already.
@@ -187,33 +183,36 @@ class Batcher:
             Aborted: the batcher was given up.
         """
         timings = timings or Timings()
-        deadline = asyncio.get_running_loop().time() + self._limits.seconds
-        self._check_room(0)
         arrived = monotonic()
-        if sum(map(len, texts)) > LONG_CHARS:
-            encoded = await self._encode_aside(texts, on_long_text, deadline)
-        else:
-            encoded = self._classifier.encode(texts, on_long_text)
-        timings.tokenize = monotonic() - arrived
-        rows = iter(await self._infer(encoded, deadline, timings))
+        rows: list[list[float]] = []
+        try:
+            async with (
+                asyncio.timeout(self._limits.seconds),
+                self._requests.take(1, patient=patient),
+            ):
+                encoding = monotonic()
+                encoded = await self._encode(texts, on_long_text)
+                timings.tokenize = monotonic() - encoding
+                windows = [window for text in encoded for window in text.windows]
+                if windows:  # else all texts are refused, for which nobody needs room
+                    async with self._tokens.take(sum(map(len, windows)), patient=patient):
+                        rows = await self._infer(windows, arrived + timings.tokenize, timings)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not answered in {self._limits.seconds:g} s") from error
+        following = iter(rows)
         return [
-            self._classifier.combine(text, [next(rows) for _ in text.windows])
+            self._classifier.combine(text, [next(following) for _ in text.windows])
             if text.over is None
             else TextTooLong(index, text.tokens, text.over)
             for index, text in enumerate(encoded)
         ]
 
-    async def _encode_aside(
-        self, texts: Sequence[str], on_long_text: OnLongText | None, deadline: float
+    async def _encode(
+        self, texts: Sequence[str], on_long_text: OnLongText | None
     ) -> list[EncodedText]:
-        self._encoding += 1
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await asyncio.to_thread(self._classifier.encode, texts, on_long_text)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"not answered in {self._limits.seconds:g} s") from error
-        finally:
-            self._encoding -= 1
+        if sum(map(len, texts)) > LONG_CHARS:
+            return await asyncio.to_thread(self._classifier.encode, texts, on_long_text)
+        return self._classifier.encode(texts, on_long_text)
 
     def close(self) -> None:
         """Compute what waits, then end the threads; one that hangs ends with the process."""
@@ -228,44 +227,26 @@ class Batcher:
         """Fail every request at once, and take no more; a thread that hangs is left alone."""
         with self._lock:
             self._closed = True
-            self._aborted = reason
             self._lock.notify_all()
+        self._requests.close(reason)
+        self._tokens.close(reason)
         for call in self._calls:
             call.over = True
             if not call.future.done():
                 call.future.set_exception(Aborted(reason))
 
-    def _check_room(self, tokens: int) -> None:
-        limits = self._limits
-        if self._aborted:
-            raise Aborted(self._aborted)
-        if (requests := self.waiting[0]) >= limits.waiting_requests:
-            raise Overloaded(f"{requests} requests wait for the model; try again later")
-        if self._tokens and self._tokens + tokens > limits.waiting_tokens:
-            raise Overloaded(f"{self._tokens} tokens wait for the model; try again later")
-
     async def _infer(
-        self, texts: Sequence[EncodedText], deadline: float, timings: Timings
+        self, windows: Sequence[TokenIds], arrived: float, timings: Timings
     ) -> list[list[float]]:
-        windows = [window for text in texts for window in text.windows]
-        if not windows:
-            return []
-        tokens = sum(map(len, windows))
-        self._check_room(tokens)
         future = asyncio.get_running_loop().create_future()
-        call = _Call(future, [[]] * len(windows), len(windows))
+        call = _Call(future, [[]] * len(windows), len(windows), arrived)
         self._calls.add(call)
-        self._tokens += tokens
         try:
             self._enqueue(windows, call)
-            async with asyncio.timeout_at(deadline):
-                return await call.future
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"not answered in {self._limits.seconds:g} s") from error
+            return await call.future
         finally:
             call.over = True
             self._calls.discard(call)
-            self._tokens -= tokens
             if call.taken:
                 timings.queue = call.taken - call.arrived
                 timings.inference = monotonic() - call.taken

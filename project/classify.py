@@ -18,12 +18,13 @@ from starlette.types import Receive, Scope, Send
 
 from project.access import CORTEX_REQUEST_ID, EXCHANGE, Exchange
 from project.answers import Outcome, answer, error_result
-from project.batching import Aborted, DeadlineExceeded, Overloaded, Timings
+from project.batching import DeadlineExceeded, Timings
 from project.bodies import inflate, too_large
 from project.engine import Engine, NotReady
 from project.inputs import Limits, Submission, field_name, read_submission
 from project.monitoring import Metrics
 from project.problems import MEDIA_TYPE, Kind, Problem
+from project.room import Aborted, Overloaded
 from project.sentiment.prediction import Prediction, TextTooLong
 from project.settings import Settings
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import os
 import threading
@@ -12,15 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
-from project.batching import (
-    Aborted,
-    Batcher,
-    BatchLimits,
-    DeadlineExceeded,
-    Overloaded,
-    Timings,
-)
+from project.batching import Batcher, BatchLimits, DeadlineExceeded, Timings
 from project.monitoring import Metrics
+from project.room import Aborted
 from project.sentiment.golden import ParityError
 from project.sentiment.options import LongTextPolicy, OnLongText
 from project.sentiment.prediction import Classifier, Prediction, TextTooLong
@@ -32,9 +25,6 @@ WARM_UP_TEXT = "i like you"
 WATCH_SECONDS = 0.25
 LAST_WORDS_SECONDS = 1.0
 """Between giving up the requests that wait and ending the process: their answers must get out."""
-
-PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5)
-"""Before each further try of a patient request in a row, in seconds; the last one stays."""
 
 Load = Callable[[Settings], Classifier]
 Die = Callable[[int], None]
@@ -167,7 +157,7 @@ class Engine:
 
         Args:
             patient: wait, as long as a request may, where others are refused: until the model is
-                ready, until there is room, and once for the model that replaces one that died.
+                ready, in turn for room, and once for the model that replaces one that died.
 
         Raises:
             NotReady: the model is not loaded.
@@ -175,40 +165,42 @@ class Engine:
             DeadlineExceeded: the model did not come to it in time.
             Aborted: the model was given up meanwhile.
         """
-        try:
+        if not patient:
             return await self._predict(texts, on_long_text, timings)
-        except (NotReady, Overloaded, Aborted):
-            if not patient or self._status.state is State.FAILED:
-                raise
-        return await self._insist(texts, on_long_text, timings)
+        seconds = self._settings.request_timeout_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._insist(texts, on_long_text, timings)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"not answered in {seconds:g} s") from error
 
     def close(self) -> None:
         """Compute what waits, and end the inference threads, unless they hang."""
         if self._batcher is not None and self.status().state is State.READY:
             self._batcher.close()
 
-    async def _predict(
-        self, texts: Sequence[str], on_long_text: OnLongText | None, timings: Timings
-    ) -> list[Prediction | TextTooLong]:
-        if self._batcher is None:
-            raise NotReady(self._status.reason)
-        return await self._batcher.predict(texts, on_long_text, timings)
-
     async def _insist(
         self, texts: Sequence[str], on_long_text: OnLongText | None, timings: Timings
     ) -> list[Prediction | TextTooLong]:
-        seconds = self._settings.request_timeout_seconds
+        await self._settled.wait()
         try:
-            async with asyncio.timeout(seconds):
-                for pause in itertools.chain(PAUSES, itertools.repeat(PAUSES[-1])):
-                    await self._settled.wait()
-                    try:
-                        return await self._predict(texts, on_long_text, timings)
-                    except Overloaded:
-                        await asyncio.sleep(pause)
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"not answered in {seconds:g} s") from error
-        raise AssertionError("the pauses have no end")
+            return await self._predict(texts, on_long_text, timings, patient=True)
+        except Aborted:
+            await self._settled.wait()
+        # Its tokens were the old model's: the new one may have others.
+        return await self._predict(texts, on_long_text, timings, patient=True)
+
+    async def _predict(
+        self,
+        texts: Sequence[str],
+        on_long_text: OnLongText | None,
+        timings: Timings,
+        *,
+        patient: bool = False,
+    ) -> list[Prediction | TextTooLong]:
+        if self._batcher is None:
+            raise NotReady(self._status.reason)
+        return await self._batcher.predict(texts, on_long_text, timings, patient=patient)
 
     async def _start(self) -> bool:
         try:

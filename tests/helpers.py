@@ -121,6 +121,7 @@ class FakeClassifier:
     A token is a character; a text with the word "raise" makes a batch fail.
 
     Attributes:
+        encoded: the texts that were tokenised.
         calls: the texts of every batch.
         gate: a batch waits until it is set.
     """
@@ -132,6 +133,7 @@ class FakeClassifier:
     def __init__(self, workers: int = 1) -> None:
         self.label = "POSITIVE"
         self.workers = workers
+        self.encoded: list[str] = []
         self.calls: list[list[str]] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -140,6 +142,7 @@ class FakeClassifier:
         self, texts: Sequence[str], on_long_text: OnLongText | None = None
     ) -> list[EncodedText]:
         """Every text is one window of its characters; more than 1000 are refused on request."""
+        self.encoded += texts
         if on_long_text is OnLongText.REJECT:
             return [self._limited(text) for text in texts]
         return [EncodedText((tuple(map(ord, text)),), len(text)) for text in texts]

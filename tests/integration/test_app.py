@@ -6,6 +6,7 @@ import math
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -158,6 +159,29 @@ def test_overload_is_503(url: str, classifier: FakeClassifier) -> None:
     for sender in senders:
         sender.join(DEADLINE)
     assert sorted(answers) == [200, 200, 503]
+
+
+def test_queued_request_waits_its_turn_for_room(classifier: FakeClassifier) -> None:
+    """It is tokenised once, and no direct caller takes the room that it waits for."""
+    with (
+        serve(create_app(Settings(max_waiting_tokens=8), lambda _: classifier)) as url,
+        ThreadPoolExecutor() as senders,
+    ):
+        wait_until(lambda: is_ready(url))
+        classifier.gate.clear()
+        holding = senders.submit(httpx.post, url, json="hold", timeout=DEADLINE)
+        wait_until(lambda: ["hold"] in classifier.calls)
+        headers = {"X-Cortex-Request-ID": "1"}
+        queued = senders.submit(httpx.post, url, json="large!", headers=headers, timeout=DEADLINE)
+        wait_until(lambda: "large!" in classifier.encoded)
+        direct = senders.submit(httpx.post, url, json="b", timeout=DEADLINE)
+        wait_until(lambda: direct.done() or "b" in classifier.encoded)
+        classifier.gate.set()
+
+        statuses = [each.result().status_code for each in (holding, queued, direct)]
+
+    assert statuses == [200, 200, 503]
+    assert classifier.encoded.count("large!") == 1
 
 
 def test_not_ready_until_warm(classifier: FakeClassifier) -> None:

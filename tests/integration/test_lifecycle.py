@@ -151,6 +151,20 @@ def test_sigterm_finishes_what_is_in_flight(start: Start) -> None:
     assert container.process.wait(DEADLINE) in {0, -signal.SIGTERM}
 
 
+def test_sigterm_finishes_what_waits_for_room(start: Start) -> None:
+    """A request of the queue's that is not among what may wait yet is answered all the same."""
+    container = start(ENABLE_METRICS="true", DRAIN_SECONDS="0", MAX_WAITING_REQUESTS="1")
+    url = container.wait_ready()
+    computed = sent(url, "sleep 1")
+    queued = Sender(url, "queued", {"X-Cortex-Request-ID": "1"})
+    in_flight = "requests_in_flight 2.0"
+    wait_until(lambda: in_flight in httpx.get(f"{url}/metrics", verify=PLAIN).text)
+    container.process.send_signal(signal.SIGTERM)
+
+    assert (computed.status(), queued.status()) == (200, 200)
+    assert container.process.wait(DEADLINE) in {0, -signal.SIGTERM}
+
+
 @pytest.mark.parametrize("inside", [(), AS_FIRST_PROCESS], ids=["alone", "in an image"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_does_not_wait_for_the_model(

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from project.batching import Batcher, BatchLimits, DeadlineExceeded, Overloaded
+from project.batching import Batcher, BatchLimits, DeadlineExceeded
+from project.room import Aborted, Overloaded
 from project.sentiment.options import OnLongText
-from project.sentiment.prediction import EncodedText, Prediction, TokenIds
+from project.sentiment.prediction import EncodedText, Prediction, TextTooLong, TokenIds
 from tests.helpers import FakeClassifier, eventually
 
 LIMITS = BatchLimits(tokens=100, padding=0.2, waiting_requests=1000, waiting_tokens=100_000)
@@ -116,6 +117,97 @@ def test_refuses_beyond_limit(
         assert len(await batcher.predict(["a request of its own may be larger"])) == 1
 
     with_batcher(classifier, body, limits)
+
+
+async def outside(batcher: Batcher, text: str) -> asyncio.Task[list[Prediction | TextTooLong]]:
+    """A patient caller who has found no room."""
+    task = asyncio.ensure_future(batcher.predict([text], patient=True))
+    await asyncio.sleep(0)
+    assert not task.done()
+    return task
+
+
+def test_patient_wait_in_order(classifier: FakeClassifier) -> None:
+    """A large one is not passed by small ones, patient or not, and is tokenised once."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        waiting = [await outside(batcher, text) for text in ("large!", "b", "also large")]
+        for _ in range(2):
+            with pytest.raises(Overloaded, match="4 tokens wait"):
+                await batcher.predict(["c"])
+        assert batcher.waiting == (4, 4)
+        classifier.gate.set()
+        await asyncio.gather(holding, *waiting)
+        assert classifier.calls == [["hold"], ["large!"], ["b"], ["also large"]]
+        assert classifier.encoded == ["hold", "large!", "b", "also large", "c", "c"]
+        assert batcher.waiting == (0, 0)
+
+    with_batcher(classifier, body, BatchLimits(waiting_tokens=8))
+
+
+def test_patient_wait_before_they_are_tokenised(classifier: FakeClassifier) -> None:
+    """Where too many requests wait already, the next ones cost nothing but their texts."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        waiting = [await outside(batcher, text) for text in ("a", "bb", "cc")]
+        assert classifier.encoded == ["hold"]
+        classifier.gate.set()
+        await asyncio.gather(holding, *waiting)
+        assert classifier.calls == [["hold"], ["a"], ["bb"], ["cc"]]
+
+    with_batcher(classifier, body, BatchLimits(waiting_requests=1))
+
+
+def test_patient_who_leaves_lets_the_next_in(classifier: FakeClassifier) -> None:
+    """Whoever is cancelled outside holds up nobody."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        leaving = await outside(batcher, "large!")
+        staying = await outside(batcher, "b")
+        leaving.cancel()
+        await eventually(lambda: batcher.waiting == (2, 5))
+        classifier.gate.set()
+        await asyncio.gather(holding, staying)
+        assert leaving.cancelled()
+
+    with_batcher(classifier, body, BatchLimits(waiting_tokens=8))
+
+
+def test_patient_have_a_deadline(classifier: FakeClassifier) -> None:
+    """Who waits outside waits no longer than who waits inside."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        waiting = await outside(batcher, "large!")
+        with pytest.raises(DeadlineExceeded, match=r"0\.05 s"):
+            await waiting
+        classifier.gate.set()
+        with suppress(DeadlineExceeded):
+            await holding
+        assert batcher.waiting == (0, 0)
+
+    with_batcher(classifier, body, BatchLimits(waiting_tokens=8, seconds=0.05))
+
+
+def test_abort_fails_those_outside(classifier: FakeClassifier) -> None:
+    """Also the one whose turn has just come, and whoever comes later."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        waiting = [await outside(batcher, text) for text in ("large!", "b")]
+        holding.cancel()
+        await asyncio.sleep(0)  # which calls the first of them
+        batcher.abort("given up")
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(each) for each in outcomes] == [Aborted, Aborted]
+        with pytest.raises(Aborted, match="given up"):
+            await batcher.predict(["c"], patient=True)
+        assert batcher.waiting == (0, 0)
+
+    with_batcher(classifier, body, BatchLimits(waiting_tokens=8))
 
 
 def test_poison_fails_alone(classifier: FakeClassifier) -> None:
