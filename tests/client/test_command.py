@@ -134,7 +134,9 @@ def test_inputs(
         ("a.csv", b"a,b\n1,2\n", [], "--column must say where the texts are; there are: a, b"),
         ("a.csv", b"a,b\n1,2\n", ["--column", "c"], "no column 'c'; there are: a, b"),
         ("a.csv", b"a,b\n1,2\n", ["--column", "3"], "no column '3'"),
+        ("a.csv", b"a,b\n1,2\n", ["--column", "\u00b2"], "no column '\u00b2'"),
         ("a.csv", b"1,2\n", ["--no-header-row"], "--column must be a number"),
+        ("a.csv", b"1,2\n", ["--no-header-row", "--column", "00"], "--column must be a number"),
         ("a.csv", b'text\n"never closed\n', [], "unexpected end of data"),
         ("a.txt", b"caf\xe9\n", [], "is not utf-8; see --encoding"),
         ("a.txt.gz", b"\x1f\x8b\x08\x00broken", [], "a.txt.gz"),
@@ -189,7 +191,9 @@ def test_rows_without_a_text_fail_alone(tmp_path: Path, capfd: Capture) -> None:
 def test_json_lines_keep_their_fields(tmp_path: Path) -> None:
     """Objects come back with ours added; lines without a text say why."""
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text('{"id": 7, "text": "x"}\nnot json\n[1]\n{"text": 1}\n', encoding="utf-8")
+    deep = "[" * 100_000
+    rows = ['{"id": 7, "text": "x"}', "not json", "[1]", '{"text": 1}', deep]
+    source.write_text("\n".join(rows), encoding="utf-8")
 
     assert command(FakeGateway(), "--file", str(source), "--output", str(output)) == 1
 
@@ -200,6 +204,7 @@ def test_json_lines_keep_their_fields(tmp_path: Path) -> None:
     assert str(found[1]["error"]).startswith("the line is not JSON")
     assert str(found[2]["error"]).startswith("the line is no JSON object: [1]")
     assert found[3]["error"] == "the object has no text in field text or input_text"
+    assert str(found[4]["error"]).startswith("the line is not JSON: maximum recursion depth")
 
 
 @pytest.mark.parametrize(
@@ -273,9 +278,11 @@ def test_half_characters_are_escaped(tmp_path: Path) -> None:
         (["--timeout", "x"], "number of seconds"),
         (["--delimiter", "ab"], "one character"),
         (["--encoding", "utf-99"], "no encoding"),
+        (["--encoding", "hex"], "no encoding"),
         (["--header", "x"], "'NAME: VALUE'"),
         (["--header", "X-Request-Id: 1"], "is set here"),
         (["--file", "x", "text"], "not both"),
+        (["--file", "x", "-"], "not both"),
         (["--output", "x.csv.gz"], "not compressed"),
         (["--endpoint", "gateway"], "must be http://"),
         (["--plot", "x.png"], "needs matplotlib"),
