@@ -77,19 +77,13 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-VENV = (Path(__file__).parent / ".venv").resolve()
-
-
-def _missing() -> list[str]:
-    return [name for name in ("httpx", "rich") if importlib.util.find_spec(name) is None]
-
-
 if __name__ == "__main__":
-    lacking = _missing()
+    lacking = [name for name in ("httpx", "rich") if importlib.util.find_spec(name) is None]
     if sys.version_info < (3, 11) or lacking:
         # `make run` has installed both into .venv: `python async_requests.py` finds them there.
-        if (VENV / "bin/python").exists() and Path(sys.prefix).resolve() != VENV:
-            os.execv(VENV / "bin/python", [str(VENV / "bin/python"), *sys.argv])  # noqa: S606
+        venv = (Path(__file__).parent / ".venv").resolve()
+        if (venv / "bin/python").exists() and Path(sys.prefix).resolve() != venv:
+            os.execv(venv / "bin/python", [str(venv / "bin/python"), *sys.argv])  # noqa: S606
         if sys.version_info < (3, 11) or "httpx" in lacking:
             print("needs Python 3.11 or newer and httpx: pip install httpx rich", file=sys.stderr)
             sys.exit(2)
@@ -98,7 +92,7 @@ if __name__ == "__main__":
         # httpcore tries to import it with every request; to search for it is a third of the cost.
         sys.modules["sniffio"] = None  # type: ignore[assignment]
 
-import httpx  # noqa: E402  (not before its absence was dealt with)
+import httpx  # not before its absence was dealt with
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -161,25 +155,17 @@ class InputError(CannotRun):
 
 
 class RequestError(ClientError):
-    """One request will not be answered.
-
-    Attributes:
-        request_id: its id, if it was submitted.
-    """
+    """One request will not be answered."""
 
     request_id: str | None = None
+    """Its id, if it was submitted."""
 
 
 class Refused(RequestError):
-    """The request is at fault.
+    """The request is at fault."""
 
-    Attributes:
-        index: of the text that is at fault, if one is.
-    """
-
-    def __init__(self, reason: str, index: int | None = None) -> None:
-        super().__init__(reason)
-        self.index = index
+    index: int | None = None
+    """Of the text that is at fault, if one is."""
 
 
 class ServiceFailed(RequestError):
@@ -200,21 +186,14 @@ class _Trouble(ClientError):
     Attributes:
         arrived: whether the request may have arrived all the same.
         retry_after: seconds that the gateway asks to wait.
-        connect: whether no connection came about.
     """
 
     def __init__(
-        self,
-        reason: str,
-        *,
-        arrived: bool = True,
-        retry_after: float | None = None,
-        connect: bool = False,
+        self, reason: str, *, arrived: bool = True, retry_after: float | None = None
     ) -> None:
         super().__init__(reason)
         self.arrived = arrived
         self.retry_after = retry_after
-        self.connect = connect
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -430,10 +409,8 @@ _INDEXED = re.compile(r"input_text\[(\d+)\]")
 
 def _reason(error: object) -> str:
     """The words of an error, without the index that the text had in its request."""
-    words = error
-    if isinstance(error, dict):
-        named = (error.get(name) for name in ("detail", "message", "title"))
-        words = next((each for each in named if each), error)
+    fields = error if isinstance(error, dict) else {}
+    words = fields.get("detail") or fields.get("message") or fields.get("title") or error
     return _INDEXED.sub("input_text", str(words))
 
 
@@ -442,8 +419,10 @@ def _whole_error(error: object) -> RequestError:
     status = fields.get("status")
     if isinstance(status, int) and (status >= 500 or status == 429):
         return ServiceFailed(_reason(error))
-    at_fault = _INDEXED.match(str(fields.get("field", "")))
-    return Refused(_reason(error), int(at_fault[1]) if at_fault else None)
+    refused = Refused(_reason(error))
+    if at_fault := _INDEXED.match(str(fields.get("field", ""))):
+        refused.index = int(at_fault[1])
+    return refused
 
 
 def read_retry_after(value: str | None) -> float | None:
@@ -518,10 +497,9 @@ class Pace:
         """Wait until a request is to be polled for the first time."""
         event = self._unpolled[rank] = asyncio.Event()
         try:
-            async with asyncio.timeout(self.due(rank)):
-                await event.wait()
-        except TimeoutError:
-            pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self.due(rank)):
+                    await event.wait()
         finally:
             del self._unpolled[rank]
 
@@ -630,10 +608,6 @@ class Wire:
             await asyncio.sleep(_longer(pause))
         self._traffic.posts += 1
         response = await self._exchange("POST", self._url, request_id, body)
-        if response.status_code in {413, 422} and self._proven.is_set():
-            raise Refused(_said(response))
-        if response.status_code != 200:
-            raise self._wrong(response)
         try:
             found = read_answer(response, "id")["id"]
         except RequestError as error:
@@ -656,11 +630,6 @@ class Wire:
         self._traffic.polls += 1
         path = self._url.raw_path + b"/" + quote(request_id, safe="").encode()
         response = await self._exchange("GET", self._url.copy_with(raw_path=path))
-        if _is_unknown(response):
-            self._proven.set()
-            raise UnknownId(f"the gateway does not know id {request_id}")
-        if response.status_code != 200:
-            raise self._wrong(response)
         answer = read_answer(response, "status", STATUSES)
         self._proven.set()
         return answer
@@ -693,8 +662,6 @@ class Wire:
                     await self.poll(str(uuid.uuid4()))
 
     def _check_alive(self, trouble: _Trouble) -> None:
-        if trouble.connect and not self._proven.is_set():
-            raise CannotRun(f"{self._url} cannot be reached: {trouble}") from trouble
         # A gateway that asks to wait is not gone; one that asks for ever is of no use.
         limit = self._policy.retry_for if trouble.retry_after is None else self._policy.timeout
         now = time.monotonic()
@@ -718,43 +685,56 @@ class Wire:
                 self._clients.append(client)
             response = await client.send(request)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise _Trouble(_words(error), arrived=False, connect=True) from error
+            if not self._proven.is_set():
+                text = f"{self._url} cannot be reached: {_words(error)}"
+                raise CannotRun(text) from error
+            raise _Trouble(_words(error), arrived=False) from error
         except (httpx.TransportError, httpx.DecodingError) as error:
             raise _Trouble(_words(error)) from error
         finally:
             self._free.put_nowait(client)
-        self._check_busy(response)
-        if response.status_code not in {404, 405} or _is_unknown(response):
-            self._last_good = time.monotonic()
-            self._trouble_since = None
-        return response
+        if response.status_code == 200:
+            self._answered()
+            return response
+        raise self._busy(response) or self._wrong(response)
 
-    def _check_busy(self, response: httpx.Response) -> None:
-        status = response.status_code
+    def _answered(self) -> None:
+        self._last_good = time.monotonic()
+        self._trouble_since = None
+
+    def _busy(self, response: httpx.Response) -> Exception | None:
+        """The error for an answer that says so."""
+        status, said = response.status_code, _said(response)
         if status < 500 and status != 429:
-            return
+            return None
         if "cannot unmarshal" in response.text:  # for good, says Cortex's gateway of such a result
-            raise RequestError(_said(response))
+            return RequestError(said)
         retry_after = read_retry_after(response.headers.get("Retry-After"))
         if retry_after is not None:
             self._not_before = max(self._not_before, time.monotonic() + retry_after)
-        raise _Trouble(_said(response), arrived=status != 429, retry_after=retry_after)
+        return _Trouble(said, arrived=status != 429, retry_after=retry_after)
 
     def _wrong(self, response: httpx.Response) -> Exception:
         """The error for an answer that is neither good nor to be tried again as it is."""
-        status, said = response.status_code, _said(response)
-        if status in {404, 405} and self._proven.is_set():  # a gateway that is being replaced
-            return _Trouble(said)
+        status, said, proven = response.status_code, _said(response), self._proven.is_set()
+        if status == 404 and response.text.startswith("error: id "):
+            self._answered()
+            self._proven.set()
+            request_id = response.url.path.rpartition("/")[2]
+            return UnknownId(f"the gateway does not know id {request_id}")
         if status in {404, 405}:
+            if proven:  # a gateway that is being replaced
+                return _Trouble(said)
             return CannotRun(f"{self._url} is not there ({said}): is the name of the API right?")
+        self._answered()
         if response.is_redirect:
-            target = response.headers.get("Location", "")
+            target = response.headers["Location"]
             return CannotRun(f"{self._url} has moved to {target}: give that as the endpoint")
         if status in {401, 403}:
             return CannotRun(f"{self._url} does not let us in ({said}): see --header")
-        if self._proven.is_set():
-            return RequestError(said)
-        return CannotRun(f"{self._url} refuses requests: {said}")
+        if not proven:
+            return CannotRun(f"{self._url} refuses requests: {said}")
+        return Refused(said) if status in {413, 422} else RequestError(said)
 
 
 def parse_endpoint(endpoint: str) -> httpx.URL:
@@ -770,11 +750,6 @@ def parse_endpoint(endpoint: str) -> httpx.URL:
     if url.scheme not in {"http", "https"} or not url.host or url.query:
         raise CannotRun(f"the endpoint {endpoint!r} must be http://host/name or https://host/name")
     return url.copy_with(raw_path=url.raw_path.rstrip(b"/") or b"/")
-
-
-def _is_unknown(response: httpx.Response) -> bool:
-    """Whether a gateway says that it has no such id; an ingress without one says 404 too."""
-    return response.status_code == 404 and response.text.startswith("error: id ")
 
 
 def _words(error: Exception) -> str:
@@ -1012,11 +987,7 @@ class AsyncAPIClient:
             self.traffic.resubmitted += 1
 
     async def _in_parts(
-        self,
-        first: int,
-        texts: tuple[str, ...],
-        journal: Journal,
-        error: Refused | ServiceFailed,
+        self, first: int, texts: tuple[str, ...], journal: Journal, error: Refused | ServiceFailed
     ) -> list[Outcome]:
         """Send again, without the text that is at fault or else in halves."""
         # One text can bring down a request of many; but if nothing works, parts do not either.
@@ -1426,13 +1397,7 @@ class StateFile(Journal):
 # --- the input ------------------------------------------------------------------------------------
 
 GZIP_MAGIC = b"\x1f\x8b"
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".txt": "text",
-}
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "text"}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 TEXT_NAMES = ("text", "input_text")
 """Columns and fields that are taken when none is named."""
@@ -2072,48 +2037,28 @@ SAVE_SECONDS = 1.0
 """Between two checkpoints: what is written after the last is asked for again, not submitted."""
 
 
-class _Rate:
-    """How much a count grows in a second, lately."""
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def __call__(self, count: int) -> float:
-        now = time.monotonic()
-        self._samples.append((now, count))
-        while len(self._samples) > 2 and self._samples[1][0] < now - RATE_SECONDS:
-            self._samples.popleft()
-        since, before = self._samples[0]
-        return (count - before) / (now - since) if now > since else 0.0
-
-
+@dataclass
 class Run:
     """Takes rows from an input through a client to an output, as a command line says.
 
-    Args:
+    Attributes:
         state: None if the run is not to be resumed.
     """
 
-    def __init__(
-        self,
-        options: Options,
-        client: AsyncAPIClient,
-        rows: Arguments,
-        output: Output,
-        state: StateFile | None,
-        display: PlainDisplay,
-    ) -> None:
-        self._options = options
-        self._client = client
-        self._rows = rows
-        self._output = output
-        self._state = state
-        self._display = display
-        self._begin = self._checkpoint = output.begin
-        self._tally = Tally(**asdict(output.begin.tally))
-        self._read = output.begin.rows
-        self._rate = _Rate()
+    options: Options
+    client: AsyncAPIClient
+    rows: Arguments
+    output: Output
+    state: StateFile | None
+    display: PlainDisplay
+
+    def __post_init__(self) -> None:
+        self._begin = self._checkpoint = self.output.begin
+        self._tally = Tally(**asdict(self._begin.tally))
+        self._read = self._begin.rows
         self._started = self._saved = time.monotonic()
+        samples = round(RATE_SECONDS / self.display.period) + 1
+        self._samples: deque[tuple[float, int]] = deque(maxlen=samples)
         self._scores: dict[str, array[float]] = {}
         self._early: tuple[int, str] | None = None
         self._complete = False
@@ -2121,24 +2066,24 @@ class Run:
     async def execute(self) -> int:
         """Do it and say what it came to; returns the exit code."""
         cpu = time.process_time()
-        notes = _Once(self._display)
+        notes = _Once(self.display)
         logger.addHandler(notes)
         showing = asyncio.create_task(self._show())
         try:
-            async with self._client:
+            async with self.client:
                 code, problem = await self._conclude()
         finally:
             showing.cancel()
             logger.removeHandler(notes)
-            self._display.close()
+            self.display.close()
         self._report(code, problem, time.process_time() - cpu)
         return code
 
     async def _conclude(self) -> tuple[int, str]:
         """Do the work; returns the exit code, and what is in the way if anything is."""
         self._working = asyncio.create_task(self._work())
-        if self._options.deadline is not None:
-            asyncio.get_running_loop().call_later(self._options.deadline, self._end_at_deadline)
+        if self.options.deadline is not None:
+            asyncio.get_running_loop().call_later(self.options.deadline, self._end_at_deadline)
         _on_signals(self._interrupt)
         try:
             with contextlib.suppress(asyncio.CancelledError):
@@ -2146,7 +2091,7 @@ class Run:
             if self._early is not None:
                 return self._early
             await self._save(done=True)
-            self._output.finish()
+            self.output.finish()
             self._complete = True
         except CannotRun as error:
             return EXIT_CANNOT_RUN, str(error)
@@ -2164,17 +2109,17 @@ class Run:
             CannotRun: it cannot go on.
             BrokenPipeError: nobody reads the output any more.
         """
-        if self._options.wait_ready is not None:
-            await self._client.wait_ready(self._options.wait_ready)
-        header, self._line = formatter(self._options.output_format, self._rows.columns)
+        if self.options.wait_ready is not None:
+            await self.client.wait_ready(self.options.wait_ready)
+        header, self._line = formatter(self.options.output_format, self.rows.columns)
         if not self._begin.rows:
-            self._output.write(header)
-        size, digests = self._options.policy.batch_size, self._state is not None
+            self.output.write(header)
+        size, digests = self.options.policy.batch_size, self.state is not None
         jobs = read_jobs(self._counted(), size, self._begin, digests=digests)
         try:
             async with (
                 contextlib.aclosing(in_thread(jobs)) as reading,
-                contextlib.aclosing(self._client.run(reading, self._state or Journal())) as ended,
+                contextlib.aclosing(self.client.run(reading, self.state or Journal())) as ended,
             ):
                 async for job, outcomes in ended:
                     self._write(job, outcomes)
@@ -2184,27 +2129,27 @@ class Run:
             await asyncio.shield(self._save())
 
     def _counted(self) -> Iterator[Row]:
-        for self._read, row in enumerate(self._rows, start=1):  # noqa: B020
+        for self._read, row in enumerate(self.rows, start=1):  # noqa: B020
             yield row
 
     def _write(self, job: Job, outcomes: Sequence[Outcome]) -> None:
-        self._output.write("".join(map(self._line, job.rows, outcomes)))
+        self.output.write("".join(map(self._line, job.rows, outcomes)))
         self._checkpoint = replace(self._checkpoint, rows=job.end, digest=job.digest)
         for number, outcome in enumerate(outcomes, start=job.first + 1):
             self._tally.count(number, outcome)
-            if self._options.plot is not None and outcome.score is not None:
+            if self.options.plot is not None and outcome.score is not None:
                 scores = self._scores.setdefault(str(outcome.label), array("d"))
                 scores.append(outcome.score)
 
     async def _save(self, *, done: bool = False) -> None:
-        if self._state is None or not isinstance(self._output, FileOutput):
+        if self.state is None or not isinstance(self.output, FileOutput):
             return
         if self._checkpoint.rows or done:
             self._tally.seconds = self._begin.tally.seconds + time.monotonic() - self._started
-            size, tail = self._output.size, self._output.tail
+            size, tail = self.output.size, self.output.tail
             # The rows first: a checkpoint must not speak of what the disk has not got.
-            await asyncio.to_thread(self._output.sync)
-            await self._state.save(
+            await asyncio.to_thread(self.output.sync)
+            await self.state.save(
                 replace(self._checkpoint, size=size, tail=tail, done=done, tally=self._tally)
             )
         self._saved = time.monotonic()
@@ -2213,37 +2158,37 @@ class Run:
         """The first Ctrl-C lets what is submitted finish, the second does not."""
         again = self._early is not None
         self._early = EXIT_INTERRUPTED, "interrupted"
-        self._client.stop()
-        traffic = self._client.traffic
+        self.client.stop()
+        traffic = self.client.traffic
         waiting = traffic.in_queue + traffic.in_progress
         if again or not waiting + traffic.finished:
             self._working.cancel()
             return
-        self._display.say(
+        self.display.say(
             f"stopping: waiting for the {waiting:,} texts that are submitted;"
             " Ctrl-C again stops at once"
         )
 
     def _end_at_deadline(self) -> None:
-        self._early = self._early or (
-            EXIT_FAILED,
-            f"stopped by --deadline {self._options.deadline:g}",
-        )
-        self._client.stop()
+        problem = f"stopped by --deadline {self.options.deadline:g}"
+        self._early = self._early or (EXIT_FAILED, problem)
+        self.client.stop()
         self._working.cancel()
 
     async def _show(self) -> None:
         while True:
-            await asyncio.sleep(self._display.period)
-            self._display.show(self._progress())
+            await asyncio.sleep(self.display.period)
+            self.display.show(self._progress())
 
     def _progress(self) -> Progress:
-        traffic, begin = self._client.traffic, self._begin
-        finished = begin.rows + traffic.finished
-        rate = self._rate(finished)
+        traffic, begin = self.client.traffic, self._begin
+        now, finished = time.monotonic(), begin.rows + traffic.finished
+        self._samples.append((now, finished))
+        since, before = self._samples[0]
+        rate = (finished - before) / (now - since) if now > since else 0.0
         fraction = eta = None
-        if self._rows.fraction:
-            total = max(self._read / self._rows.fraction, 1.0)
+        if self.rows.fraction:
+            total = max(self._read / self.rows.fraction, 1.0)
             fraction = min(1.0, finished / total)
             eta = (total - finished) / rate if rate else None
         return Progress(
@@ -2258,7 +2203,7 @@ class Run:
 
     def _summary(self, code: int, cpu_seconds: float) -> dict[str, Any]:
         """For programs: of all sessions what is written, of this one how fast."""
-        tally, traffic, options = self._tally, self._client.traffic, self._options
+        tally, traffic, options = self._tally, self.client.traffic, self.options
         seconds = max(time.monotonic() - self._started, 1e-9)
         written = tally.rows - self._begin.tally.rows
         counts = ("requests", "posts", "polls", "retries", "splits", "resubmitted")
@@ -2280,7 +2225,7 @@ class Run:
         }
 
     def _report(self, code: int, problem: str, cpu_seconds: float) -> None:
-        options, rows = self._options, self._tally.rows
+        options, rows = self.options, self._tally.rows
         summary = self._summary(code, cpu_seconds)
         if options.json and options.output is not None:
             with contextlib.suppress(BrokenPipeError):
@@ -2292,10 +2237,10 @@ class Run:
             say("\n".join(summary_lines(summary, "█" if encoding.startswith("utf") else "#")))
         if problem:
             say(f"async_requests: {problem}")
-            if rows or self._client.traffic.posts > 1:
+            if rows or self.client.traffic.posts > 1:
                 say(_how_to_go_on(options, rows))
         if options.plot is not None:
-            plot(options.plot, self._client.traffic.latencies, self._scores)
+            plot(options.plot, self.client.traffic.latencies, self._scores)
 
 
 def _how_to_go_on(options: Options, written: int) -> str:
