@@ -2,15 +2,22 @@
 # requires-python = ">=3.11"
 # dependencies = ["httpx", "rich"]
 # ///
-"""Classifies texts through a sentiment AsyncAPI: submit, poll, results in the order of the input.
+r"""Classifies texts through a sentiment AsyncAPI: submit, poll, results in the order of the input.
 
-    python async_requests.py "i like you" "i hate you"
-    python async_requests.py --file reviews.csv --column text --output results.csv
-    cat reviews.txt | python async_requests.py - > results.jsonl
-    python async_requests.py --file big.csv.gz --output results.csv --state run.state
+Examples:
+  python async_requests.py
+      nine sample texts
+  python async_requests.py "i like you" "i hate you"
+  python async_requests.py --file reviews.csv --column text --output results.csv
+  cat reviews.txt | python async_requests.py - > results.jsonl
+  zcat reviews.csv.gz | python async_requests.py - --column review > results.jsonl
+  python async_requests.py --file reviews.jsonl --field body --output out.jsonl --state run.state
+      goes on where it stopped when the same command is given again: after Ctrl-C, a kill or a
+      reboot nothing is submitted twice
+  python async_requests.py --endpoint https://host/sentiment --header 'Authorization: Bearer ...' \
+      --file reviews.txt --wait-ready 600 --json
 
-With --state the same command goes on after Ctrl-C, a kill or a reboot; nothing is submitted twice.
-Exit code: 0 all completed, 1 some failed or it was cut short, 2 could not run, 130 interrupted.
+exit code: 0 all completed, 1 some failed or the run was cut short, 2 could not run, 130 interrupted
 
 This one file needs httpx, and rich for the live display; it can be copied anywhere. As a library:
 
@@ -529,13 +536,7 @@ KEEPALIVE_SECONDS = 4.0
 
 
 class Wire:
-    """The two requests that a gateway knows.
-
-    Args:
-        endpoint: of the API, such as http://localhost:8888/sentiment.
-        headers: for every request.
-        transport: instead of the network, for tests.
-    """
+    """The two requests that a gateway knows; the arguments are those of the client."""
 
     def __init__(
         self,
@@ -852,11 +853,9 @@ class AsyncAPIClient:
         self._failed_in_a_row = 0
 
     async def __aenter__(self) -> AsyncAPIClient:
-        """Nothing is sent yet."""
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        """Close the connections."""
         await self.close()
 
     async def close(self) -> None:
@@ -1196,7 +1195,7 @@ CREATE TABLE requests (
 """
 PUT = "INSERT OR REPLACE INTO run (name, value) VALUES (?, ?)"
 PUT_REQUEST = (
-    "INSERT OR REPLACE INTO requests (first, count, attempt, id, digest) VALUES (?,?,?,?,?)"
+    "INSERT OR REPLACE INTO requests (first, count, attempt, id, digest) VALUES (?, ?, ?, ?, ?)"
 )
 
 FIRST_FAILURES = 5
@@ -1219,11 +1218,9 @@ class Tally:
 
     @property
     def rows(self) -> int:
-        """All of them."""
         return self.completed + self.failed
 
     def count(self, number: int, outcome: Outcome) -> None:
-        """One more."""
         if outcome.error is None:
             self.completed += 1
             label = outcome.label or "no label"
@@ -1269,8 +1266,9 @@ class StateFile(Journal):
 
     def __init__(self, path: Path, options: Mapping[str, object]) -> None:
         self._path = path
-        self._waiting: list[tuple[str, tuple[object, ...], asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[str, tuple[object, ...]]] = []
+        self._writing = asyncio.Lock()
+        self._broken: StateError | None = None
         self._known: dict[Key, tuple[str, bytes]] = {}
         with contextlib.ExitStack() as stack:
             try:
@@ -1291,14 +1289,9 @@ class StateFile(Journal):
     def _open(self, options: Mapping[str, object]) -> None:
         execute = self._database.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")  # until it is closed, or the process ends
-        mark, version, tables = (
-            execute(query).fetchone()[0]
-            for query in (
-                "PRAGMA application_id",
-                "PRAGMA user_version",
-                "SELECT count(*) FROM sqlite_master",
-            )
-        )
+        (mark,) = execute("PRAGMA application_id").fetchone()
+        (version,) = execute("PRAGMA user_version").fetchone()
+        (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
         if tables and (mark, version) != (STATE_MARK, STATE_VERSION):
             raise StateError(f"--state {self._path}: is no state file of this version")
         execute("PRAGMA journal_mode = WAL")
@@ -1313,7 +1306,14 @@ class StateFile(Journal):
             execute(PUT, ("options", json.dumps(options)))
         execute("COMMIT")
         values = dict(execute("SELECT name, value FROM run").fetchall())
-        self._check_options(json.loads(values["options"]), options)
+        recorded = json.loads(values["options"])
+        for name in sorted(recorded.keys() | options.keys()):
+            before, now = recorded.get(name), options.get(name)
+            if before != now:
+                raise StateError(
+                    f"--state {self._path}: the run was begun with {name} {before!r}, not {now!r};"
+                    " give the same options, or another state file"
+                )
         super().__init__(uuid.UUID(values["run"]))
         self._reserved = self._sent_before = int(values.get("reserved", 0))
         fields = json.loads(values.get("checkpoint", "{}"))
@@ -1356,41 +1356,28 @@ class StateFile(Journal):
         """Record how far the output is; on disk on return."""
         await self._write(PUT, ("checkpoint", json.dumps(asdict(checkpoint))))
 
-    def _check_options(self, recorded: Mapping[str, object], options: Mapping[str, object]) -> None:
-        for name in sorted(recorded.keys() | options.keys()):
-            before, now = recorded.get(name), options.get(name)
-            if before != now:
-                raise StateError(
-                    f"--state {self._path}: the run was begun with {name} {before!r}, not {now!r};"
-                    " give the same options, or another state file"
-                )
-
     async def _write(self, statement: str, values: tuple[object, ...]) -> None:
         """Commit a statement; those that come in meanwhile share the next commit."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((statement, values, written))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all())
-        await asyncio.shield(written)
+        self._waiting.append((statement, values))
+        await asyncio.shield(self._write_all())
 
     async def _write_all(self) -> None:
-        while self._waiting:
+        async with self._writing:
             group, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(self._commit, group)
-            except sqlite3.Error as error:
-                problem = StateError(f"--state {self._path}: cannot be written: {error}")
-                for _, _, written in group:
-                    written.set_exception(problem)
-            else:
-                for _, _, written in group:
-                    written.set_result(None)
-        self._writing = None
+                if group and self._broken is None:
+                    await asyncio.to_thread(self._commit, group)
+            except BaseException as error:
+                self._broken = StateError(f"--state {self._path}: cannot be written: {error}")
+                if not isinstance(error, sqlite3.Error):
+                    raise
+        if self._broken is not None:
+            raise self._broken
 
-    def _commit(self, group: Sequence[tuple[str, tuple[object, ...], object]]) -> None:
+    def _commit(self, group: Sequence[tuple[str, tuple[object, ...]]]) -> None:
         with self._database:  # a transaction: all of them, or none
             self._database.execute("BEGIN")
-            for statement, values, _ in group:
+            for statement, values in group:
                 self._database.execute(statement, values)
 
 
@@ -1405,15 +1392,7 @@ TEXT_NAMES = ("text", "input_text")
 
 @dataclass(frozen=True, slots=True)
 class InputOptions:
-    """How to read rows.
-
-    Attributes:
-        format: text, csv, tsv or jsonl; "": by the file's name.
-        column: a column's name, or its number from 1; "": ``text``, or the only one.
-        field: of a JSON object; "": ``text`` or ``input_text``.
-        header_row: whether the first row of a CSV names the columns.
-        delimiter: of a CSV; "": by the format.
-    """
+    """How to read rows, as :func:`_parser` says; "" is what the file's name and first row say."""
 
     format: str = ""
     column: str = ""
@@ -1725,7 +1704,6 @@ class Output:
         self._file: IO[bytes] | None = open(1, "wb", closefd=False)  # noqa: SIM115
 
     def write(self, text: str) -> None:
-        """Append."""
         if self._console is not None:
             self._console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
         elif self._file is not None:
@@ -1961,7 +1939,6 @@ class _Once(logging.Handler):
         self._seen: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show it, if it is the first."""
         if record.msg not in self._seen:
             self._seen.add(record.msg)
             self._display.say(record.getMessage())
@@ -2096,7 +2073,6 @@ class Run:
         except CannotRun as error:
             return EXIT_CANNOT_RUN, str(error)
         except BrokenPipeError:
-            _drop_output()
             return EXIT_FAILED, ""
         except OSError as error:
             return EXIT_CANNOT_RUN, f"the output cannot be written: {error}"
@@ -2191,15 +2167,10 @@ class Run:
             total = max(self._read / self.rows.fraction, 1.0)
             fraction = min(1.0, finished / total)
             eta = (total - finished) / rate if rate else None
-        return Progress(
-            traffic.in_queue,
-            traffic.in_progress,
-            begin.tally.completed + traffic.completed,
-            begin.tally.failed + traffic.failed,
-            rate,
-            fraction,
-            eta,
-        )
+        completed = begin.tally.completed + traffic.completed
+        failed = begin.tally.failed + traffic.failed
+        counts = traffic.in_queue, traffic.in_progress, completed, failed
+        return Progress(*counts, rate, fraction, eta)
 
     def _summary(self, code: int, cpu_seconds: float) -> dict[str, Any]:
         """For programs: of all sessions what is written, of this one how fast."""
@@ -2286,12 +2257,9 @@ async def execute(options: Options, *, transport: httpx.AsyncBaseTransport | Non
         if state is not None:
             state.load(output.begin.rows)
         client = AsyncAPIClient(
-            options.endpoint,
-            options.policy,
-            headers=options.header,
-            transport=transport,
-            verify=not options.insecure,
-        )
+            options.endpoint, options.policy,
+            headers=options.header, transport=transport, verify=not options.insecure,
+        )  # fmt: skip
         display = LiveDisplay(console) if console else PlainDisplay(quiet=options.quiet)
         return await Run(options, client, rows, output, state, display).execute()
 
@@ -2307,42 +2275,12 @@ def _console(options: Options) -> Console | None:
     return None if console.is_dumb_terminal else console
 
 
-def _drop_output() -> None:
-    """Nobody reads standard output: what Python flushes at its end must go somewhere."""
-    with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
-
-
 # --- the command line -----------------------------------------------------------------------------
-
-EPILOG = """\
-examples:
-  python async_requests.py
-      nine sample texts
-  python async_requests.py "i like you" "i hate you"
-  python async_requests.py --file reviews.csv --column text --output results.csv
-  cat reviews.txt | python async_requests.py - > results.jsonl
-  zcat reviews.csv.gz | python async_requests.py - --column review > results.jsonl
-  python async_requests.py --file reviews.jsonl --field body --output out.jsonl --state run.state
-      goes on where it stopped when the same command is given again
-  python async_requests.py --endpoint https://host/sentiment --header 'Authorization: Bearer ...' \\
-      --file reviews.txt --wait-ready 600 --json
-
-exit code: 0 all completed, 1 some failed or the run was cut short, 2 could not run, 130 interrupted
-"""
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A command line, understood; :func:`_parser` says what each option is.
-
-    Attributes:
-        texts: to classify; empty if there is a file.
-        file: to read; "-" is standard input.
-        output: to write; None is standard output.
-    """
+    """A command line, understood; :func:`_parser` says what each option is."""
 
     input: InputOptions
     policy: Policy
@@ -2436,11 +2374,12 @@ def _format_of_output(output: Path | None) -> str:
 
 
 def _parser() -> argparse.ArgumentParser:
+    description, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="async_requests.py",
         usage="%(prog)s [OPTION ...] [TEXT ... | - | --file FILE]",
-        description="Classify texts through a sentiment AsyncAPI.",
-        epilog=EPILOG,
+        description=description,
+        epilog=more.partition("\nThis one file")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
         argument_default=argparse.SUPPRESS,  # the defaults are those of the records
     )

@@ -260,6 +260,25 @@ def test_full_disk_is_said(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_summary_that_nobody_reads(tmp_path: Path) -> None:
+    """Not even the interpreter, which ends with 120 then, has anything to say of it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = (
+        "import sys; from tests.client.gateway import *;"
+        " sys.exit(command(FakeGateway(), *sys.argv[1:]))"
+    )
+    arguments = ["x", "--json", "--output", str(tmp_path / "out.jsonl")]
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_half_characters_are_escaped(tmp_path: Path) -> None:
     """An argument that is no UTF-8 goes through, and comes back escaped."""
     output = tmp_path / "out.jsonl"
