@@ -106,19 +106,9 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncAPIClient",
-    "CannotRun",
-    "ClientError",
-    "InputError",
-    "Outcome",
-    "Policy",
-    "Refused",
-    "RequestError",
-    "ServiceFailed",
-    "StateError",
-    "Traffic",
-    "UnknownId",
-]
+    "AsyncAPIClient", "CannotRun", "ClientError", "InputError", "Outcome", "Policy", "Refused",
+    "RequestError", "ServiceFailed", "StateError", "Traffic", "UnknownId",
+]  # fmt: skip
 
 logger = logging.getLogger("async_requests")
 
@@ -712,6 +702,7 @@ class Wire:
             return RequestError(said)
         retry_after = read_retry_after(response.headers.get("Retry-After"))
         if retry_after is not None:
+            retry_after = min(retry_after, self._policy.timeout)
             self._not_before = max(self._not_before, time.monotonic() + retry_after)
         return _Trouble(said, arrived=status != 429, retry_after=retry_after)
 
@@ -2249,7 +2240,7 @@ async def execute(options: Options, *, transport: httpx.AsyncBaseTransport | Non
         if options.output is not None:
             output: Output = FileOutput(options.output, done)
         else:
-            output = Output(console if sys.stdout.isatty() else None)
+            output = Output(console if console and console.file is sys.stdout else None)
         stack.callback(output.close)
         if output.begin.rows < done.rows:
             ids = options.state
