@@ -355,11 +355,7 @@ def encode_texts(texts: Sequence[str]) -> bytes:
 def read_answer(
     response: httpx.Response, name: str, known: Sequence[str] = ()
 ) -> dict[str, object]:
-    """The JSON object in an answer.
-
-    Raises:
-        RequestError: there is none, or its ``name`` is no string, or none of ``known``.
-    """
+    """The JSON object in an answer; its ``name`` is a string, one of ``known`` if there are any."""
     try:
         answer = json.loads(response.content)
     except ValueError:
@@ -526,7 +522,10 @@ KEEPALIVE_SECONDS = 4.0
 
 
 class Wire:
-    """The two requests that a gateway knows; the arguments are those of the client."""
+    """The two requests that a gateway knows; the arguments are those of the client.
+
+    What may succeed when it is tried again raises :class:`_Trouble`.
+    """
 
     def __init__(
         self,
@@ -561,10 +560,8 @@ class Wire:
         # A client with one pool looks at all of its connections before and after every request;
         # with 16 that is more work than the request. These have one each and are made when they
         # are needed. The last one first: it is most likely still connected.
-        self._free: asyncio.LifoQueue[httpx.AsyncClient | None] = asyncio.LifoQueue()
-        for _ in range(policy.concurrency):
-            self._free.put_nowait(None)
-        self._clients: list[httpx.AsyncClient] = []
+        self._free: list[httpx.AsyncClient] = []
+        self._room = asyncio.Semaphore(policy.concurrency)
         self._proven = asyncio.Event()
         self._not_before = 0.0
         self._trouble_since: float | None = None
@@ -584,17 +581,11 @@ class Wire:
 
     async def close(self) -> None:
         """Close the connections."""
-        for client in self._clients:
-            await client.aclose()
+        while self._free:
+            await self._free.pop().aclose()
 
     async def post(self, request_id: str, body: bytes) -> str:
-        """Submit once; returns the id that the gateway gave, ours if it keeps ids.
-
-        Raises:
-            _Trouble: it may succeed when it is tried again.
-            Refused: the request is at fault.
-            CannotRun: the endpoint is no AsyncAPI's, or does not let us in.
-        """
+        """Submit once; returns the id that the gateway gave, ours if it keeps ids."""
         if (pause := self._not_before - time.monotonic()) > 0:  # as the gateway has asked for
             await asyncio.sleep(_longer(pause))
         self._traffic.posts += 1
@@ -610,14 +601,7 @@ class Wire:
         return str(found)
 
     async def poll(self, request_id: str) -> dict[str, object]:
-        """The status object of a request, asked for once.
-
-        Raises:
-            _Trouble: it may succeed when it is tried again.
-            UnknownId: the gateway has no such request.
-            RequestError: the answer is no status object.
-            CannotRun: the endpoint is no AsyncAPI's, or does not let us in.
-        """
+        """The status object of a request, asked for once."""
         self._traffic.polls += 1
         path = self._url.raw_path + b"/" + quote(request_id, safe="").encode()
         response = await self._exchange("GET", self._url.copy_with(raw_path=path))
@@ -669,21 +653,19 @@ class Wire:
             headers = [*headers, (b"X-Request-Id", request_id.encode())]
         # The client's own build_request merges what is merged already: a fifth of the cost.
         request = httpx.Request(method, url, headers=headers, content=body or None)
-        client = await self._free.get()
-        try:
-            if client is None:
-                client = self._connect()
-                self._clients.append(client)
-            response = await client.send(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            if not self._proven.is_set():
-                text = f"{self._url} cannot be reached: {_words(error)}"
-                raise CannotRun(text) from error
-            raise _Trouble(_words(error), arrived=False) from error
-        except (httpx.TransportError, httpx.DecodingError) as error:
-            raise _Trouble(_words(error)) from error
-        finally:
-            self._free.put_nowait(client)
+        async with self._room:
+            client = self._free.pop() if self._free else self._connect()
+            try:
+                response = await client.send(request)
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+                if not self._proven.is_set():
+                    text = f"{self._url} cannot be reached: {_words(error)}"
+                    raise CannotRun(text) from error
+                raise _Trouble(_words(error), arrived=False) from error
+            except (httpx.TransportError, httpx.DecodingError) as error:
+                raise _Trouble(_words(error)) from error
+            finally:
+                self._free.append(client)
         if response.status_code == 200:
             self._answered()
             return response
@@ -730,11 +712,7 @@ class Wire:
 
 
 def parse_endpoint(endpoint: str) -> httpx.URL:
-    """The URL of an API, without a slash at its end.
-
-    Raises:
-        CannotRun: it is none.
-    """
+    """The URL of an API, without a slash at its end."""
     try:
         url = httpx.URL(endpoint)
     except (httpx.InvalidURL, ValueError) as error:
@@ -910,9 +888,6 @@ class AsyncAPIClient:
 
         Twice as many as the window are on their way: a job that is slow must not keep those behind
         it from being submitted while it is waited for.
-
-        Raises:
-            CannotRun: the service cannot be used.
         """
         if self._stopping:
             return
@@ -1047,12 +1022,7 @@ class AsyncAPIClient:
     async def _result(
         self, request_id: str, count: int, since: float, *, at_once: bool = False
     ) -> object:
-        """Poll until the request has ended; returns its result.
-
-        Raises:
-            ServiceFailed: it has none.
-            RequestError: it took too long.
-        """
+        """Poll until the request has ended; returns its result."""
         rank = self._pace.submitted()
         status, polls = "in_queue", 0
         self.traffic.move(count, "", status)
@@ -1319,11 +1289,7 @@ class StateFile(Journal):
             self._known[row, count, attempt] = request_id, digest
 
     def known(self, key: Key, digest: bytes) -> str | None:
-        """See :class:`Journal`.
-
-        Raises:
-            StateError: it was submitted with other texts.
-        """
+        """See :class:`Journal`."""
         request_id, recorded = self._known.pop(key, (None, digest))
         if recorded != digest:
             raise StateError(
@@ -1413,11 +1379,7 @@ class Arguments:
 
 
 class Source(Arguments):
-    """Rows of a file, or of standard input for ``-``, read as they are asked for.
-
-    Raises:
-        InputError: it cannot be read, or has no such column.
-    """
+    """Rows of a file, or of standard input for ``-``, read as they are asked for."""
 
     def __init__(self, name: str, options: InputOptions) -> None:
         self._name = name if name != "-" else "standard input"
@@ -1445,11 +1407,7 @@ class Source(Arguments):
         self._file.close()
 
     def __iter__(self) -> Iterator[Row]:
-        """The rows, once.
-
-        Raises:
-            InputError: what follows cannot be read.
-        """
+        """The rows, once."""
         with self._input_errors():
             for row in self._rows:
                 self._count += 1
@@ -1492,19 +1450,15 @@ class Source(Arguments):
             yield
         except InputError as error:
             raise InputError(f"{self._name}: {error}") from error
-        except (OSError, EOFError, csv.Error, zlib.error, UnicodeDecodeError) as error:
+        except (OSError, EOFError, csv.Error, zlib.error, UnicodeError) as error:
             words = str(error)
-            if isinstance(error, UnicodeDecodeError):
-                words = f"is not {error.encoding}; see --encoding"
+            if isinstance(error, UnicodeError):
+                words = f"is not {self._options.encoding}; see --encoding"
             raise InputError(f"{self._name}, after row {self._count}: {words}") from error
 
 
 def find_column(columns: Sequence[str] | None, wanted: str) -> int:
-    """The place of a column, by name or by number from 1.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The place of a column, by name or by number from 1."""
     number = int(wanted) if wanted.isdecimal() else 0
     if columns is None:
         if not number:
@@ -1562,11 +1516,7 @@ def _table_row(fields: list[str], place: int, columns: int | None) -> Row:
 
 
 def read_jobs(rows: Iterable[Row], size: int, done: Checkpoint, *, digests: bool) -> Iterator[Job]:
-    """Jobs of ``size`` rows, after those that are done.
-
-    Raises:
-        StateError: the rows that are done are not those of the input.
-    """
+    """Jobs of ``size`` rows, after those that are done."""
     rows = iter(rows)
     digest = hashlib.sha256()
     first = 0
@@ -1722,9 +1672,6 @@ class FileOutput(Output):
 
     Args:
         done: what the state vouches for; if the file is gone or another, it begins anew.
-
-    Raises:
-        CannotRun: it cannot be written.
     """
 
     def __init__(self, path: Path, done: Checkpoint) -> None:
@@ -1979,11 +1926,7 @@ def label_bars(labels: Mapping[str, int], bar: str) -> list[str]:
 
 
 def plot(path: Path, latencies: Sequence[float], scores: Mapping[str, Sequence[float]]) -> None:
-    """Histograms of the scores by label, and of the seconds from submission to result.
-
-    Raises:
-        CannotRun: the file cannot be written.
-    """
+    """Histograms of the scores by label, and of the seconds from submission to result."""
     figures = importlib.import_module("matplotlib.figure")
     figure = figures.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -2070,12 +2013,7 @@ class Run:
         return (EXIT_FAILED if self._tally.failed else EXIT_OK), ""
 
     async def _work(self) -> None:
-        """Returns when every row is written, or when the client was stopped.
-
-        Raises:
-            CannotRun: it cannot go on.
-            BrokenPipeError: nobody reads the output any more.
-        """
+        """Returns when every row is written, or when the client was stopped."""
         if self.options.wait_ready is not None:
             await self.client.wait_ready(self.options.wait_ready)
         header, self._line = formatter(self.options.output_format, self.rows.columns)
@@ -2222,11 +2160,7 @@ def _on_signals(handler: Callable[[], None]) -> None:
 
 
 async def execute(options: Options, *, transport: httpx.AsyncBaseTransport | None = None) -> int:
-    """Run a command line; returns the exit code.
-
-    Raises:
-        CannotRun: nothing could be begun.
-    """
+    """Run a command line; returns the exit code."""
     with contextlib.ExitStack() as stack:
         rows = Arguments(options.texts)
         if options.file is not None:

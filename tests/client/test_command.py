@@ -139,6 +139,7 @@ def test_inputs(
         ("a.csv", b"1,2\n", ["--no-header-row", "--column", "00"], "--column must be a number"),
         ("a.csv", b'text\n"never closed\n', [], "unexpected end of data"),
         ("a.txt", b"caf\xe9\n", [], "is not utf-8; see --encoding"),
+        ("a.txt", b"no mark\n", ["--encoding", "utf-16"], "is not utf-16; see --encoding"),
         ("a.txt.gz", b"\x1f\x8b\x08\x00broken", [], "a.txt.gz"),
         ("a.txt.gz", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20, [], "invalid block type"),
     ],
