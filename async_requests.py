@@ -244,10 +244,6 @@ class Outcome:
         return score if isinstance(score, int | float) else None
 
 
-Verdict = Mapping[str, object] | str
-"""What the service says of one text: a prediction, or why there is none."""
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One row of the input.
@@ -368,8 +364,8 @@ def read_answer(
     return answer
 
 
-def read_verdicts(result: object, count: int) -> list[Verdict]:
-    """What the result of a request says of each of its ``count`` texts.
+def read_outcomes(result: object, texts: Sequence[str], request_id: str) -> list[Outcome]:
+    """What the result of a request says of each of its texts.
 
     Raises:
         Refused, ServiceFailed: it says that all of them were not classified.
@@ -379,22 +375,25 @@ def read_verdicts(result: object, count: int) -> list[Verdict]:
         raise RequestError(f"the result is no object: {result!r}")
     if "error" in result:
         raise _whole_error(result["error"])
-    if count == 1 and "predictions" not in result:
-        return [result]
+    if len(texts) == 1 and "predictions" not in result:
+        return [Outcome(texts[0], request_id, result)]
     predictions = result.get("predictions")
-    if not isinstance(predictions, list) or len(predictions) != count:
+    if not isinstance(predictions, list) or len(predictions) != len(texts):
         found = len(predictions) if isinstance(predictions, list) else "no"
-        raise RequestError(f"the result has {found} predictions for {count} texts")
+        raise RequestError(f"the result has {found} predictions for {len(texts)} texts")
     shared = {"model": result["model"]} if "model" in result else {}
-    return [_verdict(each, shared) for each in predictions]
+    return [
+        _outcome(text, request_id, each, shared)
+        for text, each in zip(texts, predictions, strict=True)
+    ]
 
 
-def _verdict(prediction: object, shared: Mapping[str, object]) -> Verdict:
-    if not isinstance(prediction, dict):
-        return f"the prediction is no object: {prediction!r}"
-    if "error" in prediction:
-        return _reason(prediction["error"])
-    return {**prediction, **shared}
+def _outcome(text: str, request_id: str, found: object, shared: dict[str, object]) -> Outcome:
+    if not isinstance(found, dict):
+        return Outcome(text, request_id, error=f"the prediction is no object: {found!r}")
+    if "error" in found:
+        return Outcome(text, request_id, error=_reason(found["error"]))
+    return Outcome(text, request_id, found | shared)
 
 
 _INDEXED = re.compile(r"input_text\[(\d+)\]")
@@ -986,19 +985,14 @@ class AsyncAPIClient:
                 await journal.submitted(key, digest, request_id)
             try:
                 result = await self._result(request_id, len(texts), since, at_once=bool(known))
-                verdicts = read_verdicts(result, len(texts))
+                outcomes = read_outcomes(result, texts, request_id)
             except RequestError as error:
                 error.request_id = request_id
                 raise
-        failed = sum(isinstance(verdict, str) for verdict in verdicts)
+        failed = sum(outcome.error is not None for outcome in outcomes)
         self.traffic.failed += failed
         self.traffic.completed += len(texts) - failed
-        return [
-            Outcome(text, request_id, error=verdict)
-            if isinstance(verdict, str)
-            else Outcome(text, request_id, result=verdict)
-            for text, verdict in zip(texts, verdicts, strict=True)
-        ]
+        return outcomes
 
     async def _submit(self, key: Key, body: bytes, journal: Journal) -> str:
         """Submit until the gateway has the request; ask before sending what may have arrived."""
@@ -1517,9 +1511,7 @@ def _table_row(fields: list[str], place: int, columns: int | None) -> Row:
 
 def read_jobs(rows: Iterable[Row], size: int, done: Checkpoint, *, digests: bool) -> Iterator[Job]:
     """Jobs of ``size`` rows, after those that are done."""
-    rows = iter(rows)
-    digest = hashlib.sha256()
-    first = 0
+    rows, digest, first = iter(rows), hashlib.sha256(), 0
     for row in itertools.islice(rows, done.rows):
         digest.update(row.fingerprint())
         first += 1
