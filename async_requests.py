@@ -2,15 +2,22 @@
 # requires-python = ">=3.11"
 # dependencies = ["httpx", "rich"]
 # ///
-"""Classifies texts through a sentiment AsyncAPI: submit, poll, results in the order of the input.
+r"""Classifies texts through a sentiment AsyncAPI: submit, poll, results in the order of the input.
 
-    python async_requests.py "i like you" "i hate you"
-    python async_requests.py --file reviews.csv --column text --output results.csv
-    cat reviews.txt | python async_requests.py - > results.jsonl
-    python async_requests.py --file big.csv.gz --output results.csv --state run.state
+Examples:
+  python async_requests.py
+      nine sample texts
+  python async_requests.py "i like you" "i hate you"
+  python async_requests.py --file reviews.csv --column text --output results.csv
+  cat reviews.txt | python async_requests.py - > results.jsonl
+  zcat reviews.csv.gz | python async_requests.py - --column review > results.jsonl
+  python async_requests.py --file reviews.jsonl --field body --output out.jsonl --state run.state
+      goes on where it stopped when the same command is given again: after Ctrl-C, a kill or a
+      reboot nothing is submitted twice
+  python async_requests.py --endpoint https://host/sentiment --header 'Authorization: Bearer ...' \
+      --file reviews.txt --wait-ready 600 --json
 
-With --state the same command goes on after Ctrl-C, a kill or a reboot; nothing is submitted twice.
-Exit code: 0 all completed, 1 some failed or it was cut short, 2 could not run, 130 interrupted.
+exit code: 0 all completed, 1 some failed or the run was cut short, 2 could not run, 130 interrupted
 
 This one file needs httpx, and rich for the live display; it can be copied anywhere. As a library:
 
@@ -38,6 +45,7 @@ import codecs
 import contextlib
 import csv
 import email.utils
+import functools
 import gzip
 import hashlib
 import importlib
@@ -59,7 +67,7 @@ import time
 import uuid
 import zlib
 from array import array
-from collections import Counter, deque
+from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -71,25 +79,18 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from types import FrameType, TracebackType
-from typing import IO, TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-VENV = (Path(__file__).parent / ".venv").resolve()
-
-
-def _missing() -> list[str]:
-    return [name for name in ("httpx", "rich") if importlib.util.find_spec(name) is None]
-
-
 if __name__ == "__main__":
-    lacking = _missing()
+    lacking = [name for name in ("httpx", "rich") if importlib.util.find_spec(name) is None]
     if sys.version_info < (3, 11) or lacking:
         # `make run` has installed both into .venv: `python async_requests.py` finds them there.
-        if (VENV / "bin/python").exists() and Path(sys.prefix).resolve() != VENV:
-            os.execv(VENV / "bin/python", [str(VENV / "bin/python"), *sys.argv])  # noqa: S606
+        venv = (Path(__file__).parent / ".venv").resolve()
+        if (venv / "bin/python").exists() and Path(sys.prefix).resolve() != venv:
+            os.execv(venv / "bin/python", [str(venv / "bin/python"), *sys.argv])  # noqa: S606
         if sys.version_info < (3, 11) or "httpx" in lacking:
             print("needs Python 3.11 or newer and httpx: pip install httpx rich", file=sys.stderr)
             sys.exit(2)
@@ -98,27 +99,16 @@ if __name__ == "__main__":
         # httpcore tries to import it with every request; to search for it is a third of the cost.
         sys.modules["sniffio"] = None  # type: ignore[assignment]
 
-import httpx  # noqa: E402  (not before its absence was dealt with)
+import httpx  # not before its absence was dealt with
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
-    from rich.live import Live
 
 __version__ = "0.1.0"
 __all__ = [
-    "AsyncAPIClient",
-    "CannotRun",
-    "ClientError",
-    "InputError",
-    "Outcome",
-    "Policy",
-    "Refused",
-    "RequestError",
-    "ServiceFailed",
-    "StateError",
-    "Traffic",
-    "UnknownId",
-]
+    "AsyncAPIClient", "CannotRun", "ClientError", "InputError", "Outcome", "Policy", "Refused",
+    "RequestError", "ServiceFailed", "StateError", "Traffic", "UnknownId",
+]  # fmt: skip
 
 logger = logging.getLogger("async_requests")
 
@@ -162,25 +152,17 @@ class InputError(CannotRun):
 
 
 class RequestError(ClientError):
-    """One request will not be answered.
-
-    Attributes:
-        request_id: its id, if it was submitted.
-    """
+    """One request will not be answered."""
 
     request_id: str | None = None
+    """Its id, if it was submitted."""
 
 
 class Refused(RequestError):
-    """The request is at fault.
+    """The request is at fault."""
 
-    Attributes:
-        index: of the text that is at fault, if one is.
-    """
-
-    def __init__(self, reason: str, index: int | None = None) -> None:
-        super().__init__(reason)
-        self.index = index
+    index: int | None = None
+    """Of the text that is at fault, if one is."""
 
 
 class ServiceFailed(RequestError):
@@ -201,21 +183,14 @@ class _Trouble(ClientError):
     Attributes:
         arrived: whether the request may have arrived all the same.
         retry_after: seconds that the gateway asks to wait.
-        connect: whether no connection came about.
     """
 
     def __init__(
-        self,
-        reason: str,
-        *,
-        arrived: bool = True,
-        retry_after: float | None = None,
-        connect: bool = False,
+        self, reason: str, *, arrived: bool = True, retry_after: float | None = None
     ) -> None:
         super().__init__(reason)
         self.arrived = arrived
         self.retry_after = retry_after
-        self.connect = connect
 
 
 # --- records --------------------------------------------------------------------------------------
@@ -269,24 +244,50 @@ class Outcome:
         return score if isinstance(score, int | float) else None
 
 
-Verdict = Mapping[str, object] | str
-"""What the service says of one text: a prediction, or why there is none."""
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of the input.
+
+    Attributes:
+        text: to classify; None if the row has none.
+        original: what the output repeats: a line, CSV fields, or a JSON object.
+        problem: why there is no text.
+    """
+
+    text: str | None
+    original: str | list[str] | dict[str, object]
+    problem: str | None = None
+
+    def chars(self) -> int:
+        """How much of it is held until it is written, its text included."""
+        if isinstance(self.original, str):
+            return len(self.original)
+        fields = self.original.values() if isinstance(self.original, dict) else self.original
+        return sum(map(len, map(str, fields)))
+
+    def fingerprint(self) -> bytes:
+        """All of the row."""
+        value = self.original if isinstance(self.original, str) else json.dumps(self.original)
+        return value.encode("utf-8", "surrogatepass") + b"\0"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Texts that begin as one request.
+    """Rows whose texts begin as one request.
 
     Attributes:
         first: the number of the first row, from 0.
-        end: the number of the row after the last.
-        payload: whatever belongs to it; it comes back with the outcomes.
+        digest: of all rows up to its last, as SHA-256 in hexadecimal; "" if nobody needs it.
     """
 
     first: int
-    end: int
-    texts: tuple[str, ...]
-    payload: Any = None
+    rows: tuple[Row, ...]
+    digest: str = ""
+
+    @property
+    def end(self) -> int:
+        """The number of the row after the last."""
+        return self.first + len(self.rows)
 
 
 @dataclass(slots=True)
@@ -347,23 +348,24 @@ def encode_texts(texts: Sequence[str]) -> bytes:
     return json.dumps({"input_text": texts[0] if len(texts) == 1 else texts}).encode()
 
 
-def read_object(response: httpx.Response) -> dict[str, object]:
-    """The JSON object in an answer.
-
-    Raises:
-        RequestError: there is none.
-    """
+def read_answer(
+    response: httpx.Response, name: str, known: Sequence[str] = ()
+) -> dict[str, object]:
+    """The JSON object in an answer; its ``name`` is a string, one of ``known`` if there are any."""
     try:
         answer = json.loads(response.content)
     except ValueError:
         raise RequestError(f"the answer is not JSON: {response.text[:200]!r}") from None
     if not isinstance(answer, dict):
         raise RequestError(f"the answer is no object: {response.text[:200]!r}")
+    found = answer.get(name)
+    if not isinstance(found, str) or not found or (known and found not in known):
+        raise RequestError(f"the answer has no {name}: {response.text[:200]!r}")
     return answer
 
 
-def read_verdicts(result: object, count: int) -> list[Verdict]:
-    """What the result of a request says of each of its ``count`` texts.
+def read_outcomes(result: object, texts: Sequence[str], request_id: str) -> list[Outcome]:
+    """What the result of a request says of each of its texts.
 
     Raises:
         Refused, ServiceFailed: it says that all of them were not classified.
@@ -373,22 +375,25 @@ def read_verdicts(result: object, count: int) -> list[Verdict]:
         raise RequestError(f"the result is no object: {result!r}")
     if "error" in result:
         raise _whole_error(result["error"])
-    if count == 1 and "predictions" not in result:
-        return [result]
+    if len(texts) == 1 and "predictions" not in result:
+        return [Outcome(texts[0], request_id, result)]
     predictions = result.get("predictions")
-    if not isinstance(predictions, list) or len(predictions) != count:
+    if not isinstance(predictions, list) or len(predictions) != len(texts):
         found = len(predictions) if isinstance(predictions, list) else "no"
-        raise RequestError(f"the result has {found} predictions for {count} texts")
+        raise RequestError(f"the result has {found} predictions for {len(texts)} texts")
     shared = {"model": result["model"]} if "model" in result else {}
-    return [_verdict(each, shared) for each in predictions]
+    return [
+        _outcome(text, request_id, each, shared)
+        for text, each in zip(texts, predictions, strict=True)
+    ]
 
 
-def _verdict(prediction: object, shared: Mapping[str, object]) -> Verdict:
-    if not isinstance(prediction, dict):
-        return f"the prediction is no object: {prediction!r}"
-    if "error" in prediction:
-        return _reason(prediction["error"])
-    return {**prediction, **shared}
+def _outcome(text: str, request_id: str, found: object, shared: dict[str, object]) -> Outcome:
+    if not isinstance(found, dict):
+        return Outcome(text, request_id, error=f"the prediction is no object: {found!r}")
+    if "error" in found:
+        return Outcome(text, request_id, error=_reason(found["error"]))
+    return Outcome(text, request_id, found | shared)
 
 
 _INDEXED = re.compile(r"input_text\[(\d+)\]")
@@ -396,10 +401,8 @@ _INDEXED = re.compile(r"input_text\[(\d+)\]")
 
 def _reason(error: object) -> str:
     """The words of an error, without the index that the text had in its request."""
-    words = error
-    if isinstance(error, dict):
-        named = (error.get(name) for name in ("detail", "message", "title"))
-        words = next((each for each in named if each), error)
+    fields = error if isinstance(error, dict) else {}
+    words = fields.get("detail") or fields.get("message") or fields.get("title") or error
     return _INDEXED.sub("input_text", str(words))
 
 
@@ -408,8 +411,10 @@ def _whole_error(error: object) -> RequestError:
     status = fields.get("status")
     if isinstance(status, int) and (status >= 500 or status == 429):
         return ServiceFailed(_reason(error))
-    at_fault = _INDEXED.match(str(fields.get("field", "")))
-    return Refused(_reason(error), int(at_fault[1]) if at_fault else None)
+    refused = Refused(_reason(error))
+    if at_fault := _INDEXED.match(str(fields.get("field", ""))):
+        refused.index = int(at_fault[1])
+    return refused
 
 
 def read_retry_after(value: str | None) -> float | None:
@@ -421,12 +426,6 @@ def read_retry_after(value: str | None) -> float | None:
     with contextlib.suppress(ValueError, TypeError):
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
     return None
-
-
-def _said(response: httpx.Response) -> str:
-    """Status and first words of an answer, for people."""
-    words = " ".join(response.text.split())[:200]
-    return f"HTTP {response.status_code}" + (f": {words}" if words else "")
 
 
 # --- when to ask again ----------------------------------------------------------------------------
@@ -497,10 +496,9 @@ class Pace:
             seconds, waiting = self.back_off(since), self._polled
         event = waiting[rank] = asyncio.Event()
         try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await event.wait()
         finally:
             waiting.pop(rank, None)
 
@@ -528,98 +526,16 @@ def _pause(seconds: float) -> float:
     return jitter(min(LONGEST_PAUSE, max(FIRST_PAUSE, seconds)))
 
 
-class _Patience:
-    """The retries of one exchange: back-off with jitter, and an end to it."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
-        self._pause = 0.1
-        self._strikes = 0
-        self._last = -1.0
-
-    async def wait(self, trouble: _Trouble) -> None:
-        """Wait before the exchange is tried again.
-
-        Raises:
-            RequestError: it has failed too often while the gateway answered others.
-            CannotRun: the gateway has answered nothing for too long.
-        """
-        self._wire.check_alive(trouble)
-        if trouble.retry_after is None and self._wire.last_good > self._last:
-            self._strikes += 1
-            if self._strikes > MAX_STRIKES:
-                raise RequestError(f"{trouble}, {self._strikes} times") from trouble
-        self._last = time.monotonic()
-        pause = jitter(self._pause)
-        if trouble.retry_after is not None:
-            pause = max(pause, trouble.retry_after * random.uniform(1.0, 1.25))  # noqa: S311
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
-        self._wire.traffic.retries += 1
-        await asyncio.sleep(pause)
-        await self._ask_for_another(pause)
-
-    async def _ask_for_another(self, pause: float) -> None:
-        """Find out whether the gateway answers nothing, or only not this, when nobody else asks."""
-        if self._wire.proven and pause > PROBE_SECONDS and self._wire.last_good <= self._last:
-            with contextlib.suppress(ClientError):
-                await self._wire.poll(str(uuid.uuid4()))
-
-
 # --- the gateway over HTTP ------------------------------------------------------------------------
 
 KEEPALIVE_SECONDS = 4.0
 """Shorter than the 5 s of many servers: a connection is not used in the moment it is closed."""
 
 
-class _Connections:
-    """HTTP clients with a connection each, made when they are needed.
-
-    One client with a pool looks at all of its connections before and after every request; with 16
-    of them that is more work than the request.
-
-    Args:
-        connect: makes a client.
-    """
-
-    def __init__(self, connect: Callable[[], httpx.AsyncClient]) -> None:
-        self._connect = connect
-        self._clients: list[httpx.AsyncClient] = []
-        # The last one first: it is most likely still connected.
-        self._free: asyncio.LifoQueue[httpx.AsyncClient | None] = asyncio.LifoQueue()
-
-    def allow(self, count: int) -> None:
-        """Allow ``count`` more."""
-        for _ in range(count):
-            self._free.put_nowait(None)
-
-    @contextlib.asynccontextmanager
-    async def lend(self) -> AsyncIterator[httpx.AsyncClient]:
-        """One that nobody else uses."""
-        client = await self._free.get()
-        if client is None:
-            client = self._connect()
-            self._clients.append(client)
-        try:
-            yield client
-        finally:
-            self._free.put_nowait(client)
-
-    async def close(self) -> None:
-        """Close all."""
-        for client in self._clients:
-            await client.aclose()
-
-
 class Wire:
-    """The two requests that a gateway knows, each with its own retries.
+    """The two requests that a gateway knows; the arguments are those of the client.
 
-    Args:
-        endpoint: of the API, such as http://localhost:8888/sentiment.
-        headers: for every request.
-        transport: instead of the network, for tests.
-
-    Attributes:
-        last_good: when the gateway last answered, on the monotonic clock.
+    What may succeed when it is tried again raises :class:`_Trouble`.
     """
 
     def __init__(
@@ -634,92 +550,104 @@ class Wire:
     ) -> None:
         self._url = parse_endpoint(endpoint)
         self._policy = policy
-        self.traffic = traffic
-        self._headers = _request_headers(headers)
+        self._traffic = traffic
+        # No compression: the container gets this header too, and Cortex does not decode its answer.
+        fields = {
+            "accept": "application/json",
+            "accept-encoding": "identity",
+            "content-type": "application/json",
+            "user-agent": f"async_requests/{__version__}",
+        }
+        fields |= {name.lower(): value for name, value in headers}
+        self._headers = [(name.title().encode(), value.encode()) for name, value in fields.items()]
         secure = self._url.scheme == "https"
-        context = httpx.create_ssl_context(verify=verify) if secure else False
-        self._connections = _Connections(
-            lambda: httpx.AsyncClient(
-                timeout=httpx.Timeout(30.0, connect=10.0),
-                limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
-                transport=transport,
-                verify=context,
-            )
+        self._connect = functools.partial(
+            httpx.AsyncClient,
+            timeout=httpx.Timeout(30.0, connect=10.0),
+            limits=httpx.Limits(max_connections=1, keepalive_expiry=KEEPALIVE_SECONDS),
+            transport=transport,
+            verify=httpx.create_ssl_context(verify=verify) if secure else False,
         )
-        # One at a time until one has succeeded: a wrong endpoint is not hit sixteenfold.
-        self._connections.allow(1)
-        self._proven = False
+        # A client with one pool looks at all of its connections before and after every request;
+        # with 16 that is more work than the request. These have one each and are made when they
+        # are needed. The last one first: it is most likely still connected.
+        self._free: list[httpx.AsyncClient] = []
+        self._room = asyncio.Semaphore(policy.concurrency)
+        self._proven = asyncio.Event()
         self._not_before = 0.0
         self._trouble_since: float | None = None
-        self.last_good = time.monotonic()
+        self._last_good = time.monotonic()
 
-    @property
-    def proven(self) -> bool:
-        """Whether the endpoint has answered as an AsyncAPI does."""
-        return self._proven
+    async def proven_by(self, task: asyncio.Task[Any]) -> None:
+        """Wait until the endpoint has answered as an AsyncAPI does, or ``task`` is done.
+
+        One at a time until then: a wrong endpoint is not hit sixteenfold.
+        """
+        if not self._proven.is_set():
+            proven = asyncio.create_task(self._proven.wait())
+            try:
+                await asyncio.wait({task, proven}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                proven.cancel()
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._connections.close()
+        while self._free:
+            await self._free.pop().aclose()
 
     async def post(self, request_id: str, body: bytes) -> str:
-        """Submit once; returns the id that the gateway gave, ours if it keeps ids.
-
-        Raises:
-            _Trouble: it may succeed when it is tried again.
-            Refused: the request is at fault.
-            CannotRun: the endpoint is no AsyncAPI's, or does not let us in.
-        """
-        await self._hold()
-        self.traffic.posts += 1
+        """Submit once; returns the id that the gateway gave, ours if it keeps ids."""
+        if (pause := self._not_before - time.monotonic()) > 0:  # as the gateway has asked for
+            await asyncio.sleep(_longer(pause))
+        self._traffic.posts += 1
         response = await self._exchange("POST", self._url, request_id, body)
-        if response.status_code == 200:
-            return self._accepted(response)
-        if response.status_code in {413, 422} and self._proven:
-            raise Refused(_said(response))
-        raise self._wrong(response)
+        try:
+            found = read_answer(response, "id")["id"]
+        except RequestError as error:
+            if self._proven.is_set():
+                raise
+            text = f"{self._url} is no AsyncAPI's endpoint, or the container's: {error}"
+            raise CannotRun(text) from error
+        self._proven.set()
+        return str(found)
 
     async def poll(self, request_id: str) -> dict[str, object]:
-        """The status object of a request, asked for once.
+        """The status object of a request, asked for once."""
+        self._traffic.polls += 1
+        path = self._url.raw_path + b"/" + quote(request_id, safe="").encode()
+        response = await self._exchange("GET", self._url.copy_with(raw_path=path))
+        answer = read_answer(response, "status", STATUSES)
+        self._proven.set()
+        return answer
+
+    async def patiently(self, exchange: Callable[[], Awaitable[T]]) -> T:
+        """What an exchange returns, tried again with back-off and jitter while that may help.
 
         Raises:
-            _Trouble: it may succeed when it is tried again.
-            UnknownId: the gateway has no such request.
-            RequestError: the answer is no status object.
-            CannotRun: the endpoint is no AsyncAPI's, or does not let us in.
+            RequestError: it has failed too often while the gateway answered others.
+            CannotRun: the gateway has answered nothing for too long.
         """
-        self.traffic.polls += 1
-        path = self._url.raw_path + b"/" + quote(request_id, safe="").encode()
-        url = self._url.copy_with(raw_path=path)
-        response = await self._exchange("GET", url)
-        if response.status_code == 200:
-            answer = read_object(response)
-            if answer.get("status") not in STATUSES:
-                raise RequestError(f"the answer has no status: {response.text[:200]!r}")
-            self._prove()
-            return answer
-        if response.status_code == 404 and response.text.startswith("error: id "):
-            self._prove()
-            raise UnknownId(f"the gateway does not know id {request_id}")
-        raise self._wrong(response)
-
-    async def patient_poll(self, request_id: str) -> dict[str, object]:
-        """Like :meth:`poll`, tried again as long as that may help."""
-        patience = _Patience(self)
+        pause, strikes, last = 0.1, 0, -1.0
         while True:
             try:
-                return await self.poll(request_id)
+                return await exchange()
             except _Trouble as trouble:
-                await patience.wait(trouble)
+                self._check_alive(trouble)
+                if trouble.retry_after is None and self._last_good > last:
+                    strikes += 1
+                    if strikes > MAX_STRIKES:
+                        raise RequestError(f"{trouble}, {strikes} times") from trouble
+                slept = max(jitter(pause), _longer(trouble.retry_after or 0.0))
+            last = time.monotonic()
+            self._traffic.retries += 1
+            await asyncio.sleep(slept)
+            pause = min(pause * 2, LONGEST_PAUSE)
+            if self._proven.is_set() and slept > PROBE_SECONDS and self._last_good <= last:
+                # Nobody else asks: does the gateway answer nothing, or only not this?
+                with contextlib.suppress(ClientError):
+                    await self.poll(str(uuid.uuid4()))
 
-    def check_alive(self, trouble: _Trouble) -> None:
-        """Say that the gateway is gone if it is.
-
-        Raises:
-            CannotRun: it has answered nothing for too long.
-        """
-        if trouble.connect and not self._proven:
-            raise CannotRun(f"{self._url} cannot be reached: {trouble}") from trouble
+    def _check_alive(self, trouble: _Trouble) -> None:
         # A gateway that asks to wait is not gone; one that asks for ever is of no use.
         limit = self._policy.retry_for if trouble.retry_after is None else self._policy.timeout
         now = time.monotonic()
@@ -727,11 +655,6 @@ class Wire:
         if now - self._trouble_since > limit:
             text = f"{self._url} has given no good answer for {limit:g} s: {trouble}"
             raise CannotRun(text) from trouble
-
-    async def _hold(self) -> None:
-        """Wait until the gateway wants to be asked again."""
-        if (pause := self._not_before - time.monotonic()) > 0:
-            await asyncio.sleep(pause * random.uniform(1.0, 1.25))  # noqa: S311
 
     async def _exchange(
         self, method: str, url: httpx.URL, request_id: str = "", body: bytes = b""
@@ -741,76 +664,66 @@ class Wire:
             headers = [*headers, (b"X-Request-Id", request_id.encode())]
         # The client's own build_request merges what is merged already: a fifth of the cost.
         request = httpx.Request(method, url, headers=headers, content=body or None)
-        async with self._connections.lend() as http:
+        async with self._room:
+            client = self._free.pop() if self._free else self._connect()
             try:
-                response = await http.send(request)
-            except httpx.ConnectError as error:
-                raise _Trouble(_words(error), arrived=False, connect=True) from error
-            except (httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-                raise _Trouble(_words(error), arrived=False, connect=True) from error
+                response = await client.send(request)
+            except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+                if not self._proven.is_set():
+                    text = f"{self._url} cannot be reached: {_words(error)}"
+                    raise CannotRun(text) from error
+                raise _Trouble(_words(error), arrived=False) from error
             except (httpx.TransportError, httpx.DecodingError) as error:
                 raise _Trouble(_words(error)) from error
-        self._check_busy(response)
-        if response.status_code not in {404, 405} or response.text.startswith("error: id "):
-            self.last_good = time.monotonic()
-            self._trouble_since = None
-        return response
+            finally:
+                self._free.append(client)
+        if response.status_code == 200:
+            self._answered()
+            return response
+        raise self._busy(response) or self._wrong(response)
 
-    def _check_busy(self, response: httpx.Response) -> None:
-        status = response.status_code
+    def _answered(self) -> None:
+        self._last_good = time.monotonic()
+        self._trouble_since = None
+
+    def _busy(self, response: httpx.Response) -> Exception | None:
+        """The error for an answer that says so."""
+        status, said = response.status_code, _said(response)
         if status < 500 and status != 429:
-            return
+            return None
         if "cannot unmarshal" in response.text:  # for good, says Cortex's gateway of such a result
-            raise RequestError(_said(response))
+            return RequestError(said)
         retry_after = read_retry_after(response.headers.get("Retry-After"))
         if retry_after is not None:
+            retry_after = min(retry_after, self._policy.timeout)
             self._not_before = max(self._not_before, time.monotonic() + retry_after)
-        raise _Trouble(_said(response), arrived=status != 429, retry_after=retry_after)
-
-    def _accepted(self, response: httpx.Response) -> str:
-        try:
-            found = read_object(response).get("id")
-        except RequestError as error:
-            found, problem = None, str(error)
-        else:
-            problem = f"the answer has no id: {response.text[:80]!r}"
-        if isinstance(found, str) and found:
-            self._prove()
-            return found
-        if self._proven:
-            raise RequestError(problem)
-        raise CannotRun(f"{self._url} is no AsyncAPI's endpoint, or the container's: {problem}")
-
-    def _prove(self) -> None:
-        if not self._proven:
-            self._proven = True
-            self._connections.allow(self._policy.concurrency - 1)
+        return _Trouble(said, arrived=status != 429, retry_after=retry_after)
 
     def _wrong(self, response: httpx.Response) -> Exception:
         """The error for an answer that is neither good nor to be tried again as it is."""
-        status = response.status_code
-        if status in {404, 405} and self._proven:  # a gateway that is being replaced
-            return _Trouble(_said(response))
+        status, said, proven = response.status_code, _said(response), self._proven.is_set()
+        if status == 404 and response.text.startswith("error: id "):
+            self._answered()
+            self._proven.set()
+            request_id = response.url.path.rpartition("/")[2]
+            return UnknownId(f"the gateway does not know id {request_id}")
         if status in {404, 405}:
-            return CannotRun(
-                f"{self._url} is not there ({_said(response)}): is the name of the API right?"
-            )
+            if proven:  # a gateway that is being replaced
+                return _Trouble(said)
+            return CannotRun(f"{self._url} is not there ({said}): is the name of the API right?")
+        self._answered()
         if response.is_redirect:
-            target = response.headers.get("Location", "")
+            target = response.headers["Location"]
             return CannotRun(f"{self._url} has moved to {target}: give that as the endpoint")
         if status in {401, 403}:
-            return CannotRun(f"{self._url} does not let us in ({_said(response)}): see --header")
-        if self._proven:
-            return RequestError(_said(response))
-        return CannotRun(f"{self._url} refuses requests: {_said(response)}")
+            return CannotRun(f"{self._url} does not let us in ({said}): see --header")
+        if not proven:
+            return CannotRun(f"{self._url} refuses requests: {said}")
+        return Refused(said) if status in {413, 422} else RequestError(said)
 
 
 def parse_endpoint(endpoint: str) -> httpx.URL:
-    """The URL of an API, without a slash at its end.
-
-    Raises:
-        CannotRun: it is none.
-    """
+    """The URL of an API, without a slash at its end."""
     try:
         url = httpx.URL(endpoint)
     except (httpx.InvalidURL, ValueError) as error:
@@ -820,21 +733,20 @@ def parse_endpoint(endpoint: str) -> httpx.URL:
     return url.copy_with(raw_path=url.raw_path.rstrip(b"/") or b"/")
 
 
-def _request_headers(own: Sequence[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-    # No compression: the container gets this header too, and Cortex does not decode its answer.
-    fields = {
-        "accept": "application/json",
-        "accept-encoding": "identity",
-        "content-type": "application/json",
-        "user-agent": f"async_requests/{__version__}",
-    }
-    fields |= {name.lower(): value for name, value in own}
-    return [(name.title().encode(), value.encode()) for name, value in fields.items()]
-
-
 def _words(error: Exception) -> str:
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__).lower()
     return f"{name}: {error}" if str(error) else name
+
+
+def _said(response: httpx.Response) -> str:
+    """Status and first words of an answer, for people."""
+    words = " ".join(response.text.split())[:200]
+    return f"HTTP {response.status_code}" + (f": {words}" if words else "")
+
+
+def _longer(seconds: float) -> float:
+    """``seconds`` that the gateway has named, and up to a quarter: not all at that moment."""
+    return seconds * random.uniform(1.0, 1.25)  # noqa: S311  (no secret)
 
 
 # --- which ids belong to a run --------------------------------------------------------------------
@@ -869,9 +781,14 @@ class Journal:
     async def submitted(self, key: Key, digest: bytes, request_id: str) -> None:
         """Record an id; it is on disk on return."""
 
+    def load(self, first: int) -> None:
+        """Read the ids of requests from row ``first`` on; the others are not asked for."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
 
 # --- the client -----------------------------------------------------------------------------------
-
 
 BATCH_CHARS = 100_000
 """Characters after which no text is added to a request: memory and latency are bounded."""
@@ -911,20 +828,14 @@ class AsyncAPIClient:
         )
         self._unfinished = asyncio.Semaphore(self.policy.window)
         self._pace = Pace()
-        self._stopping = asyncio.Event()
+        self._stopping = False
+        self._feeding: set[asyncio.Task[None]] = set()
         self._failed_in_a_row = 0
 
     async def __aenter__(self) -> AsyncAPIClient:
-        """Nothing is sent yet."""
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Close the connections."""
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def close(self) -> None:
@@ -933,7 +844,9 @@ class AsyncAPIClient:
 
     def stop(self) -> None:
         """Submit nothing more: what is submitted is waited for, and :meth:`map` ends after it."""
-        self._stopping.set()
+        self._stopping = True
+        for task in self._feeding:
+            task.cancel()
 
     async def wait_ready(self, seconds: float) -> None:
         """Wait until the service answers: until a sample text, submitted as any other, completes.
@@ -949,16 +862,13 @@ class AsyncAPIClient:
             async with asyncio.timeout(seconds):
                 while True:
                     try:
-                        await self._sample()
+                        return await self._sample()
                     except ClientError as error:
                         reason = str(error)
-                        await asyncio.sleep(jitter(1.0))
-                    else:
-                        return
+                    await asyncio.sleep(jitter(1.0))
         except TimeoutError:
-            raise CannotRun(
-                f"{self._endpoint} is not ready after {seconds:g} s: {reason}"
-            ) from None
+            text = f"{self._endpoint} is not ready after {seconds:g} s: {reason}"
+            raise CannotRun(text) from None
 
     async def map(
         self, texts: Iterable[str] | AsyncIterable[str], *, state: Path | str | None = None
@@ -972,14 +882,10 @@ class AsyncAPIClient:
         Raises:
             CannotRun: the service cannot be used.
         """
-        with contextlib.ExitStack() as stack:
-            journal = Journal()
-            if state is not None:
-                options = {"endpoint": self._endpoint, "batch_size": self.policy.batch_size}
-                opened = StateFile(Path(state), options)
-                stack.callback(opened.close)
-                opened.load(0)
-                journal = opened
+        options = {"endpoint": self._endpoint, "batch_size": self.policy.batch_size}
+        opened = Journal() if state is None else StateFile(Path(state), options)
+        with contextlib.closing(opened) as journal:
+            journal.load(0)
             jobs = _jobs(texts, self.policy.batch_size)
             async with contextlib.aclosing(self.run(jobs, journal)) as finished:
                 async for _, outcomes in finished:
@@ -991,103 +897,122 @@ class AsyncAPIClient:
     ) -> AsyncGenerator[tuple[Job, list[Outcome]], None]:
         """Classify jobs; each comes back with its outcomes, in order.
 
-        Raises:
-            CannotRun: the service cannot be used.
+        Twice as many as the window are on their way: a job that is slow must not keep those behind
+        it from being submitted while it is waited for.
         """
-        line = _Line(self, journal)
-        line.feed(jobs)
-        try:
-            with contextlib.suppress(Stopped):
-                async for each in line:
-                    yield each
-        finally:
-            await line.close()
+        if self._stopping:
+            return
+        room = asyncio.Semaphore(2 * self.policy.window)
+        started: asyncio.Queue[tuple[Job, asyncio.Task[list[Outcome]]] | None] = asyncio.Queue()
 
-    async def classify(self, job: Job, journal: Journal) -> list[Outcome]:
-        """The outcomes of one job."""
-        if not job.texts:
-            return []
-        return await self._classify(job.first, job.texts, journal)
+        async def feed() -> None:
+            await room.acquire()
+            async for job in jobs:
+                await journal.reserve(job.end)
+                task = asyncio.create_task(self._outcomes(job, journal))
+                started.put_nowait((job, task))
+                await self._wire.proven_by(task)
+                await room.acquire()
+
+        feeding = asyncio.create_task(feed())
+        feeding.add_done_callback(lambda _: started.put_nowait(None))
+        self._feeding.add(feeding)
+        try:
+            while (item := await started.get()) is not None:
+                job, task = item
+                yield job, await task
+                room.release()
+            if not feeding.cancelled():
+                feeding.result()
+        except Stopped:
+            pass
+        finally:
+            self._feeding.discard(feeding)
+            await _cancel(feeding)
+            items = [started.get_nowait() for _ in range(started.qsize())]
+            await _cancel(*(item[1] for item in items if item is not None))
+
+    async def _outcomes(self, job: Job, journal: Journal) -> list[Outcome]:
+        """What becomes of the rows of a job; those without a text are not sent."""
+        texts = tuple(row.text for row in job.rows if row.text is not None)
+        found = iter(await self._classify(job.first, texts, journal))
+        self.traffic.failed += len(job.rows) - len(texts)
+        return [
+            Outcome("", error=row.problem) if row.text is None else next(found) for row in job.rows
+        ]
 
     async def _classify(
         self, first: int, texts: tuple[str, ...], journal: Journal
     ) -> list[Outcome]:
-        attempt, left = 0, self.policy.retry_failed
-        forgotten = 0
+        """What becomes of texts that begin as one request, however many it takes."""
+        failed = forgotten = 0
         while True:
             try:
-                return await self._once((first, len(texts), attempt), texts, journal)
-            except Refused as error:
-                return await self._in_parts(first, texts, journal, error)
+                return await self._once((first, len(texts), failed + forgotten), texts, journal)
             except UnknownId as error:
-                if (forgotten := forgotten + 1) > MAX_STRIKES:
+                forgotten += 1
+                if forgotten > MAX_STRIKES:
                     return self._failures(texts, error)
                 logger.warning("%s: submitted again", error)
-            except ServiceFailed as error:
-                if left == 0:
-                    return await self._after_failure(first, texts, journal, error)
-                left -= 1
+            except (Refused, ServiceFailed) as error:
+                failed += isinstance(error, ServiceFailed)
+                if isinstance(error, Refused) or failed > self.policy.retry_failed:
+                    return await self._in_parts(first, texts, journal, error)
             except RequestError as error:
                 return self._failures(texts, error)
             self.traffic.resubmitted += 1
-            attempt += 1
-
-    async def _after_failure(
-        self, first: int, texts: tuple[str, ...], journal: Journal, error: ServiceFailed
-    ) -> list[Outcome]:
-        # One text can bring down a request of many; but if nothing works, parts do not either.
-        if len(texts) == 1 or self._failed_in_a_row > 2 * self.policy.window:
-            return self._failures(texts, error)
-        return await self._in_parts(first, texts, journal, error)
 
     async def _in_parts(
-        self, first: int, texts: tuple[str, ...], journal: Journal, error: RequestError
+        self, first: int, texts: tuple[str, ...], journal: Journal, error: Refused | ServiceFailed
     ) -> list[Outcome]:
         """Send again, without the text that is at fault or else in halves."""
-        if len(texts) == 1:
+        # One text can bring down a request of many; but if nothing works, parts do not either.
+        hopeless = self._failed_in_a_row > 2 * self.policy.window
+        if len(texts) == 1 or (hopeless and isinstance(error, ServiceFailed)):
             return self._failures(texts, error)
         self.traffic.splits += 1
         logger.warning("a request of %d texts was refused (%s): sent in parts", len(texts), error)
-        bad = error.index if isinstance(error, Refused) else None
-        if bad is None or bad >= len(texts):
-            cuts = [(0, len(texts) // 2), (len(texts) // 2, len(texts))]
-        else:
-            cuts = [(0, bad), (bad + 1, len(texts))]
-        parts = await _all(
-            self._classify(first + start, texts[start:end], journal)
-            for start, end in cuts
-            if start < end
+        start = end = len(texts) // 2
+        if isinstance(error, Refused) and error.index is not None and error.index < len(texts):
+            start, end = error.index, error.index + 1
+        before, after = await _all(
+            self._classify(first, texts[:start], journal),
+            self._classify(first + end, texts[end:], journal),
         )
-        outcomes = [outcome for part in parts for outcome in part]
-        if len(outcomes) < len(texts) and bad is not None:
-            outcomes[bad:bad] = self._failures(texts[bad : bad + 1], error)
-        return outcomes
+        return [*before, *self._failures(texts[start:end], error), *after]
 
     async def _once(self, key: Key, texts: tuple[str, ...], journal: Journal) -> list[Outcome]:
         """Submit one request, unless it is, and wait for its end."""
+        if not texts:
+            return []
         async with self._unfinished:
             body = encode_texts(texts)
             digest = hashlib.sha256(body).digest()[:16]
             request_id = known = journal.known(key, digest)
             since = time.monotonic()
             if request_id is None:
-                if self._stopping.is_set():
+                if self._stopping:
                     raise Stopped
                 request_id = await self._submit(key, body, journal)
                 await journal.submitted(key, digest, request_id)
             try:
                 result = await self._result(request_id, len(texts), since, at_once=bool(known))
-                return self._outcomes(texts, request_id, read_verdicts(result, len(texts)))
+                outcomes = read_outcomes(result, texts, request_id)
             except RequestError as error:
                 error.request_id = request_id
                 raise
+        failed = sum(outcome.error is not None for outcome in outcomes)
+        self.traffic.failed += failed
+        self.traffic.completed += len(texts) - failed
+        return outcomes
 
     async def _submit(self, key: Key, body: bytes, journal: Journal) -> str:
         """Submit until the gateway has the request; ask before sending what may have arrived."""
         intended = journal.intended(key)
         ask = journal.may_be_sent(key)
-        patience = _Patience(self._wire)
-        while True:
+
+        async def submit() -> str:
+            nonlocal ask
             try:
                 if ask:
                     with contextlib.suppress(UnknownId):
@@ -1096,17 +1021,14 @@ class AsyncAPIClient:
                 return await self._wire.post(intended, body)
             except _Trouble as trouble:
                 ask = ask or trouble.arrived
-                await patience.wait(trouble)
+                raise
+
+        return await self._wire.patiently(submit)
 
     async def _result(
         self, request_id: str, count: int, since: float, *, at_once: bool = False
     ) -> object:
-        """Poll until the request has ended; returns its result.
-
-        Raises:
-            ServiceFailed: it has none.
-            RequestError: it took too long.
-        """
+        """Poll until the request has ended; returns its result."""
         rank = self._pace.submitted()
         status, polls = "in_queue", 0
         self.traffic.move(count, "", status)
@@ -1114,7 +1036,7 @@ class AsyncAPIClient:
             while True:
                 if polls or not at_once:
                     await self._pace.wait(rank, since, polls)
-                answer = await self._wire.patient_poll(request_id)
+                answer = await self._wire.patiently(lambda: self._wire.poll(request_id))
                 polls += 1
                 now = str(answer["status"])
                 if now in {"completed", "failed"}:
@@ -1135,159 +1057,85 @@ class AsyncAPIClient:
         self._failed_in_a_row = 0
         return answer.get("result")
 
-    def _outcomes(
-        self, texts: Sequence[str], request_id: str, verdicts: Sequence[Verdict]
-    ) -> list[Outcome]:
-        outcomes = [
-            Outcome(text, request_id, error=verdict)
-            if isinstance(verdict, str)
-            else Outcome(text, request_id, result=verdict)
-            for text, verdict in zip(texts, verdicts, strict=True)
-        ]
-        failed = sum(outcome.error is not None for outcome in outcomes)
-        self.traffic.move(failed, "", "failed")
-        self.traffic.move(len(texts) - failed, "", "completed")
-        return outcomes
-
     def _failures(self, texts: Sequence[str], error: RequestError) -> list[Outcome]:
-        self.traffic.move(len(texts), "", "failed")
+        self.traffic.failed += len(texts)
         return [Outcome(text, error.request_id, error=str(error)) for text in texts]
 
     async def _sample(self) -> None:
-        """Classify a text of our own."""
-        try:
-            request_id = await self._wire.post(str(uuid.uuid4()), encode_texts(SAMPLE_TEXTS[:1]))
-            since = time.monotonic()
-            while True:
-                await asyncio.sleep(self._pace.back_off(since))
-                answer = await self._wire.poll(request_id)
-                if answer["status"] == "failed":
-                    raise ServiceFailed("a sample text failed; the service's log has the reason")
-                if answer["status"] == "completed":
-                    return
-        except _Trouble as trouble:
-            raise CannotRun(str(trouble)) from trouble
+        """Classify a text of our own, each exchange once."""
+        request_id = await self._wire.post(str(uuid.uuid4()), encode_texts(SAMPLE_TEXTS[:1]))
+        since = time.monotonic()
+        status: object = "in_queue"
+        while status != "completed":
+            await asyncio.sleep(self._pace.back_off(since))
+            status = (await self._wire.poll(request_id))["status"]
+            if status == "failed":
+                raise ServiceFailed("a sample text failed; the service's log has the reason")
 
 
-class _Line:
-    """Jobs on their way: started in order, bounded in number, given back in order.
-
-    The bound is twice the window, for a job that is slow must not keep those behind it from being
-    submitted while it is waited for.
-    """
-
-    def __init__(self, client: AsyncAPIClient, journal: Journal) -> None:
-        self._client = client
-        self._journal = journal
-        self._room = asyncio.Semaphore(2 * client.policy.window)
-        self._started: asyncio.Queue[tuple[Job, asyncio.Task[list[Outcome]]] | None]
-        self._started = asyncio.Queue()
-        self._running: set[asyncio.Task[Any]] = set()
-        self._feeding: asyncio.Task[None] | None = None
-
-    def feed(self, jobs: AsyncIterator[Job]) -> None:
-        """Begin."""
-        self._feeding = asyncio.create_task(self._feed(jobs))
-
-    async def __aiter__(self) -> AsyncIterator[tuple[Job, list[Outcome]]]:
-        """Jobs and their outcomes."""
-        while (item := await self._started.get()) is not None:
-            job, task = item
-            yield job, await task
-            self._room.release()
-        if self._feeding is not None:
-            await self._feeding
-
-    async def close(self) -> None:
-        """Cancel what still runs."""
-        tasks = self._running | ({self._feeding} if self._feeding else set())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _feed(self, jobs: AsyncIterator[Job]) -> None:
-        stopping = asyncio.create_task(self._client._stopping.wait())
-        try:
-            while (job := await _first(self._next(jobs), stopping)) is not None:
-                await self._journal.reserve(job.end)
-                task = asyncio.create_task(self._client.classify(job, self._journal))
-                self._running.add(task)
-                task.add_done_callback(self._ended)
-                self._started.put_nowait((job, task))
-        finally:
-            stopping.cancel()
-            self._started.put_nowait(None)
-
-    def _ended(self, task: asyncio.Task[list[Outcome]]) -> None:
-        self._running.discard(task)
-        if not task.cancelled():
-            task.exception()  # of those after a stop nobody asks any more
-
-    async def _next(self, jobs: AsyncIterator[Job]) -> Job | None:
-        await self._room.acquire()
-        return await anext(jobs, None)
-
-
-async def _first(wanted: Awaitable[T | None], stopping: asyncio.Task[Any]) -> T | None:
-    """What ``wanted`` returns, or None once ``stopping`` is done."""
-    task = asyncio.ensure_future(wanted)
-    try:
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        return None if stopping.done() else task.result()
-    finally:
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    """End tasks; their errors are of no interest any more."""
+    for task in tasks:
         task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _all(awaitables: Iterable[Awaitable[T]]) -> list[T]:
+async def _all(*awaitables: Awaitable[T]) -> list[T]:
     """All results; if one raises, the others are cancelled before it is raised."""
     tasks = [asyncio.ensure_future(each) for each in awaitables]
     try:
         return await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await _cancel(*tasks)
 
 
-class Batches(Generic[T]):
-    """Cuts a stream into batches of ``size``, shorter ones where texts, or rows, are long."""
+class Cutter:
+    """Cuts rows into jobs of ``size``, shorter ones where rows are long.
 
-    def __init__(self, size: int) -> None:
+    Args:
+        first: the number of the next row.
+        digest: of the rows before it; None if no job needs one.
+    """
+
+    def __init__(self, size: int, first: int = 0, digest: hashlib._Hash | None = None) -> None:
         self._size = size
-        self._items: list[T] = []
+        self._first = first
+        self._digest = digest
+        self._rows: list[Row] = []
         self._chars = 0
 
-    def add(self, item: T, chars: int) -> tuple[T, ...]:
-        """Add an item; returns a batch if it is full now."""
-        self._items.append(item)
-        self._chars += chars
-        full = len(self._items) == self._size or self._chars >= BATCH_CHARS
-        return self.rest() if full else ()
+    def add(self, row: Row) -> Job | None:
+        """Add a row; returns a job if it is full now."""
+        self._rows.append(row)
+        self._chars += row.chars()
+        full = len(self._rows) == self._size or self._chars >= BATCH_CHARS
+        return self.rest() if full else None
 
-    def rest(self) -> tuple[T, ...]:
-        """What is in no batch yet."""
-        batch, self._items, self._chars = tuple(self._items), [], 0
-        return batch
+    def rest(self) -> Job | None:
+        """The rows that are in no job yet."""
+        if not self._rows:
+            return None
+        digest = ""
+        if self._digest is not None:
+            self._digest.update(b"".join(row.fingerprint() for row in self._rows))
+            digest = self._digest.hexdigest()
+        job = Job(self._first, tuple(self._rows), digest)
+        self._first, self._rows, self._chars = job.end, [], 0
+        return job
 
 
 async def _jobs(texts: Iterable[str] | AsyncIterable[str], size: int) -> AsyncIterator[Job]:
-    first = 0
-    batches: Batches[str] = Batches(size)
-    async for text in _each(texts):
-        if batch := batches.add(text, len(text)):
-            yield Job(first, first + len(batch), batch)
-            first += len(batch)
-    if batch := batches.rest():
-        yield Job(first, first + len(batch), batch)
+    cutter = Cutter(size)
+    async for text in texts if isinstance(texts, AsyncIterable) else _each(texts):
+        if job := cutter.add(Row(text, text)):
+            yield job
+    if job := cutter.rest():
+        yield job
 
 
-async def _each(texts: Iterable[str] | AsyncIterable[str]) -> AsyncIterator[str]:
-    if isinstance(texts, AsyncIterable):
-        async for text in texts:
-            yield text
-    else:
-        for text in texts:
-            yield text
+async def _each(texts: Iterable[str]) -> AsyncIterator[str]:
+    for text in texts:
+        yield text
 
 
 # --- the state file -------------------------------------------------------------------------------
@@ -1312,12 +1160,13 @@ CREATE TABLE requests (
 """
 PUT = "INSERT OR REPLACE INTO run (name, value) VALUES (?, ?)"
 PUT_REQUEST = (
-    "INSERT OR REPLACE INTO requests (first, count, attempt, id, digest) VALUES (?,?,?,?,?)"
+    "INSERT OR REPLACE INTO requests (first, count, attempt, id, digest) VALUES (?, ?, ?, ?, ?)"
 )
-GET_REQUESTS = "SELECT first, count, attempt, id, digest FROM requests WHERE first >= ?"
+
+FIRST_FAILURES = 5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tally:
     """What is written: kept in the state file, so that a summary is that of the whole run.
 
@@ -1328,9 +1177,23 @@ class Tally:
 
     completed: int = 0
     failed: int = 0
-    labels: Mapping[str, int] = field(default_factory=dict)
-    failures: Sequence[tuple[int, str]] = ()
+    labels: dict[str, int] = field(default_factory=dict)
+    failures: list[tuple[int, str]] = field(default_factory=list)
     seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return self.completed + self.failed
+
+    def count(self, number: int, outcome: Outcome) -> None:
+        if outcome.error is None:
+            self.completed += 1
+            label = outcome.label or "no label"
+            self.labels[label] = self.labels.get(label, 0) + 1
+            return
+        self.failed += 1
+        if len(self.failures) < FIRST_FAILURES:
+            self.failures.append((number, outcome.error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -1359,47 +1222,47 @@ class StateFile(Journal):
     Args:
         options: what makes a run this run; a file with other options is refused.
 
+    Attributes:
+        checkpoint: how far the output is.
+
     Raises:
         StateError: the file is another run's, in use, or no state file.
     """
 
     def __init__(self, path: Path, options: Mapping[str, object]) -> None:
         self._path = path
-        self._waiting: list[tuple[str, tuple[object, ...], asyncio.Future[None]]] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._waiting: list[tuple[str, tuple[object, ...]]] = []
+        self._writing = asyncio.Lock()
+        self._broken: StateError | None = None
         self._known: dict[Key, tuple[str, bytes]] = {}
-        try:
-            self._database = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=0.0
-            )
-        except sqlite3.Error as error:
-            raise StateError(f"--state {path}: {error}") from error
-        try:
-            self._open(options)
-        except sqlite3.OperationalError as error:
-            self._database.close()
-            busy = "another run uses it" if "locked" in str(error) else str(error)
-            raise StateError(f"--state {path}: {busy}") from error
-        except sqlite3.DatabaseError as error:
-            self._database.close()
-            raise StateError(f"--state {path}: is no state file, or damaged: {error}") from error
-        except StateError:
-            self._database.close()
-            raise
+        with contextlib.ExitStack() as stack:
+            try:
+                self._database = sqlite3.connect(
+                    path, isolation_level=None, check_same_thread=False, timeout=0.0
+                )
+                stack.callback(self.close)
+                self._open(options)
+            except sqlite3.Error as error:
+                problem = str(error)
+                if "locked" in problem:
+                    problem = "another run uses it"
+                elif not isinstance(error, sqlite3.OperationalError):
+                    problem = f"is no state file, or damaged: {error}"
+                raise StateError(f"--state {path}: {problem}") from error
+            stack.pop_all()
 
     def _open(self, options: Mapping[str, object]) -> None:
         execute = self._database.execute
         execute("PRAGMA locking_mode = EXCLUSIVE")  # until it is closed, or the process ends
-        mark, version = (
-            execute(f"PRAGMA {name}").fetchone()[0] for name in ("application_id", "user_version")
-        )
-        new = execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0
-        if not new and (mark, version) != (STATE_MARK, STATE_VERSION):
+        (mark,) = execute("PRAGMA application_id").fetchone()
+        (version,) = execute("PRAGMA user_version").fetchone()
+        (tables,) = execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables and (mark, version) != (STATE_MARK, STATE_VERSION):
             raise StateError(f"--state {self._path}: is no state file of this version")
         execute("PRAGMA journal_mode = WAL")
         execute("PRAGMA synchronous = FULL")
         execute("BEGIN EXCLUSIVE")
-        if new:
+        if not tables:
             for statement in STATE_SCHEMA.split(";\n"):
                 execute(statement)
             execute(f"PRAGMA application_id = {STATE_MARK}")
@@ -1407,31 +1270,31 @@ class StateFile(Journal):
             execute(PUT, ("run", str(uuid.uuid4())))
             execute(PUT, ("options", json.dumps(options)))
         execute("COMMIT")
-        self._check_options(options)
-        super().__init__(uuid.UUID(self._get("run")))
-        self._reserved = self._sent_before = int(self._get("reserved") or 0)
-        self.checkpoint = _read_checkpoint(self._get("checkpoint"))
+        values = dict(execute("SELECT name, value FROM run").fetchall())
+        recorded = json.loads(values["options"])
+        for name in sorted(recorded.keys() | options.keys()):
+            before, now = recorded.get(name), options.get(name)
+            if before != now:
+                raise StateError(
+                    f"--state {self._path}: the run was begun with {name} {before!r}, not {now!r};"
+                    " give the same options, or another state file"
+                )
+        super().__init__(uuid.UUID(values["run"]))
+        self._reserved = self._sent_before = int(values.get("reserved", 0))
+        fields = json.loads(values.get("checkpoint", "{}"))
+        self.checkpoint = Checkpoint(**fields | {"tally": Tally(**fields.get("tally", {}))})
 
     def close(self) -> None:
-        """Let go of the file."""
         self._database.close()
 
     def load(self, first: int) -> None:
-        """Read the ids of requests from row ``first`` on; the others are not asked for."""
-        for row, count, attempt, request_id, digest in self._database.execute(
-            GET_REQUESTS, (first,)
-        ):
+        query = "SELECT first, count, attempt, id, digest FROM requests WHERE first >= ?"
+        for row, count, attempt, request_id, digest in self._database.execute(query, (first,)):
             self._known[row, count, attempt] = request_id, digest
 
     def known(self, key: Key, digest: bytes) -> str | None:
-        """See :meth:`Journal.known`.
-
-        Raises:
-            StateError: it was submitted with other texts.
-        """
-        if key not in self._known:
-            return None
-        request_id, recorded = self._known.pop(key)
+        """See :class:`Journal`."""
+        request_id, recorded = self._known.pop(key, (None, digest))
         if recorded != digest:
             raise StateError(
                 f"--state {self._path}: row {key[0] + 1} of the input is not what was submitted; "
@@ -1440,134 +1303,57 @@ class StateFile(Journal):
         return request_id
 
     def may_be_sent(self, key: Key) -> bool:
-        """See :meth:`Journal.may_be_sent`."""
         return key[0] < self._sent_before
 
     async def reserve(self, end: int) -> None:
-        """See :meth:`Journal.reserve`."""
         if end > self._reserved:
             self._reserved = end + (end - self._reserved) * RESERVED_ROWS
             await self._write(PUT, ("reserved", str(self._reserved)))
 
     async def submitted(self, key: Key, digest: bytes, request_id: str) -> None:
-        """See :meth:`Journal.submitted`."""
         await self._write(PUT_REQUEST, (*key, request_id, digest))
 
     async def save(self, checkpoint: Checkpoint) -> None:
         """Record how far the output is; on disk on return."""
-        self.checkpoint = checkpoint
         await self._write(PUT, ("checkpoint", json.dumps(asdict(checkpoint))))
-
-    def _check_options(self, options: Mapping[str, object]) -> None:
-        recorded = json.loads(self._get("options"))
-        for name in sorted(recorded.keys() | options.keys()):
-            before, now = recorded.get(name), options.get(name)
-            if before != now:
-                raise StateError(
-                    f"--state {self._path}: the run was begun with {name} {before!r}, not {now!r};"
-                    " give the same options, or another state file"
-                )
-
-    def _get(self, name: str) -> str:
-        row = self._database.execute("SELECT value FROM run WHERE name = ?", (name,)).fetchone()
-        return "" if row is None else str(row[0])
 
     async def _write(self, statement: str, values: tuple[object, ...]) -> None:
         """Commit a statement; those that come in meanwhile share the next commit."""
-        written: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((statement, values, written))
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write_all())
-        await asyncio.shield(written)
+        self._waiting.append((statement, values))
+        await asyncio.shield(self._write_all())
 
     async def _write_all(self) -> None:
-        while self._waiting:
+        async with self._writing:
             group, self._waiting = self._waiting, []
             try:
-                await asyncio.to_thread(self._commit, group)
-            except sqlite3.Error as error:
-                problem = StateError(f"--state {self._path}: cannot be written: {error}")
-                for _, _, written in group:
-                    written.set_exception(problem)
-            else:
-                for _, _, written in group:
-                    written.set_result(None)
-        self._writing = None
+                if group and self._broken is None:
+                    await asyncio.to_thread(self._commit, group)
+            except BaseException as error:
+                self._broken = StateError(f"--state {self._path}: cannot be written: {error}")
+                if not isinstance(error, sqlite3.Error):
+                    raise
+        if self._broken is not None:
+            raise self._broken
 
-    def _commit(self, group: Sequence[tuple[str, tuple[object, ...], object]]) -> None:
-        self._database.execute("BEGIN")
-        try:
-            for statement, values, _ in group:
+    def _commit(self, group: Sequence[tuple[str, tuple[object, ...]]]) -> None:
+        with self._database:  # a transaction: all of them, or none
+            self._database.execute("BEGIN")
+            for statement, values in group:
                 self._database.execute(statement, values)
-            self._database.execute("COMMIT")
-        except BaseException:
-            with contextlib.suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
-            raise
-
-
-def _read_checkpoint(text: str) -> Checkpoint:
-    if not text:
-        return Checkpoint()
-    fields = json.loads(text)
-    tally = fields.pop("tally")
-    tally["failures"] = [(row, reason) for row, reason in tally["failures"]]
-    return Checkpoint(**fields, tally=Tally(**tally))
 
 
 # --- the input ------------------------------------------------------------------------------------
 
 GZIP_MAGIC = b"\x1f\x8b"
-FORMATS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".txt": "text",
-}
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "text"}
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 TEXT_NAMES = ("text", "input_text")
 """Columns and fields that are taken when none is named."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One row of the input.
-
-    Attributes:
-        text: to classify; None if the row has none.
-        original: what the output repeats: a line, CSV fields, or a JSON object.
-        problem: why there is no text.
-    """
-
-    text: str | None
-    original: str | Sequence[str] | Mapping[str, object]
-    problem: str | None = None
-
-    def chars(self) -> int:
-        """How much of it is held until it is written, its text included."""
-        if isinstance(self.original, str):
-            return len(self.original)
-        fields = self.original.values() if isinstance(self.original, Mapping) else self.original
-        return sum(map(len, map(str, fields)))
-
-    def fingerprint(self) -> bytes:
-        """All of the row."""
-        value = self.original if isinstance(self.original, str) else json.dumps(self.original)
-        return value.encode("utf-8", "surrogatepass") + b"\0"
-
-
-@dataclass(frozen=True, slots=True)
 class InputOptions:
-    """How to read rows.
-
-    Attributes:
-        format: text, csv, tsv or jsonl; "": by the file's name.
-        column: a column's name, or its number from 1; "": ``text``, or the only one.
-        field: of a JSON object; "": ``text`` or ``input_text``.
-        header_row: whether the first row of a CSV names the columns.
-        delimiter: of a CSV; "": by the format.
-    """
+    """How to read rows, as :func:`_parser` says; "" is what the file's name and first row say."""
 
     format: str = ""
     column: str = ""
@@ -1577,132 +1363,116 @@ class InputOptions:
     encoding: str = "utf-8"
 
 
-class Source:
-    """Rows of one input, read as they are asked for.
+class Arguments:
+    """Texts of the command line, as rows.
 
     Attributes:
-        columns: the names of a CSV's columns; None if it has none.
-        format: text, csv, tsv or jsonl.
-
-    Raises:
-        InputError: it cannot be read, or has no such column.
+        columns: the names of the fields in a row, if they have any.
+        fraction: how much of the input is read, from 0 to 1; None if nobody can know.
     """
 
-    def __init__(self, name: str, file: IO[bytes], options: InputOptions) -> None:
-        self.name = name
-        self.format = options.format or _format_of(name, options)
-        self.columns: Sequence[str] | None = None
-        self._file = file
-        self._size = _size(file)
+    columns: Sequence[str] | None = ("text",)
+    fraction: float | None = 1.0
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._rows: Iterator[Row] = (Row(text, text) for text in texts)
+
+    def __iter__(self) -> Iterator[Row]:
+        """The rows, once."""
+        return self._rows
+
+
+class Source(Arguments):
+    """Rows of a file, or of standard input for ``-``, read as they are asked for."""
+
+    def __init__(self, name: str, options: InputOptions) -> None:
+        self._name = name if name != "-" else "standard input"
+        self._options = options
+        self._format = options.format or _format_of(name, options)
         self._count = 0
-        self._position = 0
-        with self._input_errors():
-            self._lines = self._open(file, options.encoding)
-            self._rows = self._reader(self._lines, options)
+        try:
+            # Not sys.stdin: a thread that waits in it would hold up the end of the program.
+            self._file = open(0 if name == "-" else name, "rb", 0, closefd=name != "-")  # noqa: SIM115
+        except OSError as error:
+            raise InputError(f"{name}: {error.strerror}") from error
+        found = os.fstat(self._file.fileno())
+        self._size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+        self.fraction = 0.0 if self._size else None
+        try:
+            with self._input_errors():
+                self._lines = self._open()
+                self._rows = self._reader(self._lines)
+        except InputError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Let go of the file, even if a thread still reads it."""
         self._file.close()
 
-    @property
-    def tabular(self) -> bool:
-        """Whether rows are CSV fields."""
-        return self.format in DELIMITERS
-
-    @property
-    def fraction(self) -> float | None:
-        """How much of the input is read, from 0 to 1; None if nobody can know."""
-        return min(1.0, self._position / self._size) if self._size else None
-
     def __iter__(self) -> Iterator[Row]:
-        """The rows.
-
-        Raises:
-            InputError: what follows cannot be read.
-        """
+        """The rows, once."""
         with self._input_errors():
             for row in self._rows:
                 self._count += 1
                 if not self._count % 256 and self._size:
-                    self._position = os.lseek(self._file.fileno(), 0, os.SEEK_CUR)
+                    self.fraction = min(1.0, self._file.tell() / self._size)
                 yield row
-        self._position = self._size or 0
+        self.fraction = 1.0
 
-    def _open(self, file: IO[bytes], encoding: str) -> io.TextIOWrapper:
-        buffered = io.BufferedReader(file)  # type: ignore[type-var]
-        binary: Any = buffered
-        if buffered.peek(2)[:2] == GZIP_MAGIC:
-            binary = gzip.GzipFile(fileobj=buffered)
-        # Only line feeds end a line of text; in CSV, quotes decide.
-        newline = "" if self.tabular else "\n"
-        return io.TextIOWrapper(binary, encoding=_with_mark(encoding), newline=newline)
+    def _open(self) -> io.TextIOWrapper:
+        buffered = io.BufferedReader(self._file)
+        packed = buffered.peek(2)[:2] == GZIP_MAGIC
+        binary: Any = gzip.GzipFile(fileobj=buffered) if packed else buffered
+        encoding = self._options.encoding
+        return io.TextIOWrapper(
+            binary,
+            encoding="utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding,
+            # Only line feeds end a line of text; in CSV, quotes decide.
+            newline="" if self._format in DELIMITERS else "\n",
+        )
 
-    def _reader(self, lines: io.TextIOWrapper, options: InputOptions) -> Iterator[Row]:
-        if self.format == "text":
+    def _reader(self, lines: io.TextIOWrapper) -> Iterator[Row]:
+        options = self._options
+        if self._format == "text":
             return map(_text_row, lines)
-        if self.format == "jsonl":
+        if self._format == "jsonl":
             return (_json_row(line, options.field) for line in lines)
-        delimiter = options.delimiter or DELIMITERS[self.format]
         csv.field_size_limit(2**31 - 1)
+        delimiter = options.delimiter or DELIMITERS[self._format]
         table = csv.reader(lines, delimiter=delimiter, strict=True)
-        if options.header_row:
-            self.columns = next(table, [])
-        return self._table_rows(table, options)
-
-    def _table_rows(self, table: Iterator[list[str]], options: InputOptions) -> Iterator[Row]:
-        if self.columns is not None:
-            if not self.columns:
-                return iter(())
-            place = find_column(self.columns, options.column)
-            return (_table_row(fields, place, len(self.columns or ())) for fields in table)
-        if not options.column.isdigit() or options.column == "0":
-            raise InputError("without a header row, --column must be a number from 1")
-        place = int(options.column) - 1
-        return (_table_row(fields, place, None) for fields in table)
+        self.columns = next(table, []) if options.header_row else None
+        if self.columns == []:
+            return iter(())
+        place = find_column(self.columns, options.column)
+        count = len(self.columns) if self.columns else None
+        return (_table_row(fields, place, count) for fields in table)
 
     @contextlib.contextmanager
     def _input_errors(self) -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            raise InputError(f"{self.name}: {error}") from error
-        except UnicodeDecodeError as error:
-            where = f"{self.name}, after row {self._count}"
-            raise InputError(f"{where}: is not {error.encoding}; see --encoding") from error
-        except (OSError, EOFError, csv.Error, zlib.error) as error:
-            where = f"{self.name}, after row {self._count}"
-            raise InputError(f"{where}: {error}") from error
+            raise InputError(f"{self._name}: {error}") from error
+        except (OSError, EOFError, csv.Error, zlib.error, UnicodeError) as error:
+            words = str(error)
+            if isinstance(error, UnicodeError):
+                words = f"is not {self._options.encoding}; see --encoding"
+            raise InputError(f"{self._name}, after row {self._count}: {words}") from error
 
 
-def open_source(name: str, options: InputOptions) -> Source:
-    """The rows of a file, or of standard input for ``-``.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        # Not sys.stdin: a thread that waits in it would hold up the end of the program.
-        file = open(0, "rb", 0, closefd=False) if name == "-" else open(name, "rb", 0)  # noqa: PTH123, SIM115
-    except OSError as error:
-        raise InputError(f"{name}: {error.strerror}") from error
-    try:
-        return Source("standard input" if name == "-" else name, file, options)
-    except InputError:
-        file.close()
-        raise
-
-
-def find_column(columns: Sequence[str], wanted: str) -> int:
-    """The place of a column, by name or by number from 1.
-
-    Raises:
-        InputError: there is none.
-    """
+def find_column(columns: Sequence[str] | None, wanted: str) -> int:
+    """The place of a column, by name or by number from 1."""
+    number = int(wanted) if wanted.isdecimal() else 0
+    if columns is None:
+        if not number:
+            raise InputError("without a header row, --column must be a number from 1")
+        return number - 1
     for name in [wanted] if wanted else TEXT_NAMES:
         if name in columns:
             return list(columns).index(name)
-    if wanted.isdigit() and 1 <= int(wanted) <= len(columns):
-        return int(wanted) - 1
+    if 1 <= number <= len(columns):
+        return number - 1
     if not wanted and len(columns) == 1:
         return 0
     asked = f"there is no column {wanted!r}" if wanted else "--column must say where the texts are"
@@ -1718,16 +1488,6 @@ def _format_of(name: str, options: InputOptions) -> str:
     return "csv" if options.column or options.delimiter else "text"
 
 
-def _size(file: IO[bytes]) -> int | None:
-    found = os.fstat(file.fileno())
-    return found.st_size if stat.S_ISREG(found.st_mode) else None
-
-
-def _with_mark(encoding: str) -> str:
-    """An encoding that skips a byte order mark, if it is UTF-8."""
-    return "utf-8-sig" if codecs.lookup(encoding).name == "utf-8" else encoding
-
-
 def _text_row(line: str) -> Row:
     text = line.removesuffix("\n").removesuffix("\r")
     return Row(text, text)
@@ -1737,7 +1497,7 @@ def _json_row(line: str, wanted: str) -> Row:
     line = line.strip()
     try:
         value = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Row(None, line, f"the line is not JSON: {error}")
     if isinstance(value, str) and not wanted:
         return Row(value, value)
@@ -1759,27 +1519,9 @@ def _table_row(fields: list[str], place: int, columns: int | None) -> Row:
     return Row(fields[place], fields)
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows that make a job.
-
-    Attributes:
-        digest: of all rows up to its last, as SHA-256 in hexadecimal; "" if nobody needs it.
-    """
-
-    rows: tuple[Row, ...]
-    digest: str
-
-
 def read_jobs(rows: Iterable[Row], size: int, done: Checkpoint, *, digests: bool) -> Iterator[Job]:
-    """Jobs of ``size`` rows, after those that are done.
-
-    Raises:
-        StateError: the rows that are done are not those of the input.
-    """
-    rows = iter(rows)
-    digest = hashlib.sha256()
-    first = 0
+    """Jobs of ``size`` rows, after those that are done."""
+    rows, digest, first = iter(rows), hashlib.sha256(), 0
     for row in itertools.islice(rows, done.rows):
         digest.update(row.fingerprint())
         first += 1
@@ -1788,58 +1530,44 @@ def read_jobs(rows: Iterable[Row], size: int, done: Checkpoint, *, digests: bool
             f"the input is not that of the state file: its first {done.rows} rows are others; "
             "give the same input, or another state file"
         )
-    for batch in _batches(rows, size):
-        if digests:
-            digest.update(b"".join(row.fingerprint() for row in batch))
-        texts = tuple(row.text for row in batch if row.text is not None)
-        payload = Batch(batch, digest.hexdigest() if digests else "")
-        yield Job(first, first + len(batch), texts, payload)
-        first += len(batch)
-
-
-def _batches(rows: Iterator[Row], size: int) -> Iterator[tuple[Row, ...]]:
-    batches: Batches[Row] = Batches(size)
+    cutter = Cutter(size, first, digest if digests else None)
     for row in rows:
-        if batch := batches.add(row, row.chars()):
-            yield batch
-    if batch := batches.rest():
-        yield batch
+        if job := cutter.add(row):
+            yield job
+    if job := cutter.rest():
+        yield job
 
 
-class _End(NamedTuple):
-    error: Exception | None
-
-
-async def in_thread(items: Iterable[T], ahead: int = 8) -> AsyncGenerator[T, None]:
-    """``items``, read by a thread: a slow input must not hold up the requests.
+async def in_thread(jobs: Iterable[Job], ahead: int = 8) -> AsyncGenerator[Job, None]:
+    """``jobs``, read by a thread: a slow input must not hold up the requests.
 
     The thread is a daemon: it may wait for standard input when the program ends.
     """
     loop = asyncio.get_running_loop()
-    queue: asyncio.Queue[T | _End] = asyncio.Queue()
+    queue: asyncio.Queue[Job | Exception | None] = asyncio.Queue()
     room = threading.Semaphore(ahead)
     closed = threading.Event()
 
     def run() -> None:
-        error: Exception | None = None
+        end = None
         try:
-            for item in items:
+            for job in jobs:
                 room.acquire()
                 if closed.is_set():
                     return
-                loop.call_soon_threadsafe(queue.put_nowait, item)
-        except Exception as caught:
-            error = caught
+                loop.call_soon_threadsafe(queue.put_nowait, job)
+        except Exception as error:
+            end = error
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(queue.put_nowait, _End(error))
+            loop.call_soon_threadsafe(queue.put_nowait, end)
 
     threading.Thread(target=run, daemon=True, name="input").start()
     try:
-        while not isinstance(item := await queue.get(), _End):
+        while isinstance(item := await queue.get(), Job):
             room.release()
             yield item
-        if item.error is not None:
-            raise item.error
+        if item is not None:
+            raise item
     finally:
         closed.set()
         room.release()
@@ -1856,249 +1584,155 @@ def added_names(taken: Iterable[str]) -> tuple[str, ...]:
     return tuple(f"result_{name}" if name in taken else name for name in ADDED)
 
 
-class Formatter(Protocol):
-    """Rows as text."""
+def formatter(kind: str, columns: Sequence[str] | None) -> tuple[str, Callable[..., str]]:
+    """What comes before the first row, and what makes a line of a row and its outcome."""
+    if kind == "jsonl":
+        return "", functools.partial(json_line, columns)
+    line = functools.partial(csv_line, "\t" if kind == "tsv" else ",")
 
-    def header(self) -> str:
-        """What comes before the first row."""
+    def row_line(row: Row, outcome: Outcome) -> str:
+        original = row.original if isinstance(row.original, list) else [outcome.text]
+        return line([*original, *_added(outcome)])
 
-    def row(self, row: Row, outcome: Outcome) -> str:
-        """A row with what became of it."""
-
-
-class JsonLines:
-    """A JSON object per row: its fields, label, score, id and error, and the whole result."""
-
-    def __init__(self, source: Source | None) -> None:
-        self._columns = source.columns if source is not None else None
-
-    def header(self) -> str:
-        """None."""
-        return ""
-
-    def row(self, row: Row, outcome: Outcome) -> str:
-        """One line; what is not known is left out."""
-        fields = self._fields(row)
-        values = (outcome.label, outcome.score, outcome.id, outcome.error)
-        added = zip(added_names(fields), values, strict=True)
-        fields |= {name: value for name, value in added if value is not None}
-        if outcome.result is not None:
-            name = "result" if "result" not in fields else "result_result"
-            fields[name] = dict(outcome.result)
-        # An argument that is no UTF-8 holds half characters: JSON can escape them, UTF-8 cannot.
-        line = json.dumps(fields, ensure_ascii=False, separators=(", ", ": ")) + "\n"
-        return line.encode(errors="backslashreplace").decode()
-
-    def _fields(self, row: Row) -> dict[str, object]:
-        if isinstance(row.original, str):
-            return {"text": row.original}
-        if isinstance(row.original, Mapping):
-            return dict(row.original)
-        names = self._columns or [f"column_{n + 1}" for n in range(len(row.original))]
-        return dict(zip(names, row.original, strict=True))
+    header = "" if columns is None else line([*columns, *added_names(columns)])
+    return header, row_line
 
 
-class Csv:
-    """The columns of the input and label, score, id and error."""
-
-    def __init__(self, source: Source | None, delimiter: str = ",") -> None:
-        self._tabular = source is not None and source.tabular
-        self._columns: Sequence[str] | None = ("text",)
-        if source is not None and source.tabular:
-            self._columns = source.columns
-        self._buffer = io.StringIO()
-        # Before Python 3.13 a line break is quoted only if the terminator holds it.
-        self._writer = csv.writer(self._buffer, delimiter=delimiter, lineterminator="\r\n")
-
-    def header(self) -> str:
-        """The names, if the input has any."""
-        if self._columns is None:
-            return ""
-        return self._line([*self._columns, *added_names(self._columns)])
-
-    def row(self, row: Row, outcome: Outcome) -> str:
-        """One row."""
-        original = row.original
-        fields: Sequence[str] = (outcome.text,)
-        if not isinstance(original, str | Mapping):
-            fields = original
-        return self._line([*fields, outcome.label, outcome.score, outcome.id, outcome.error])
-
-    def _line(self, fields: Sequence[object]) -> str:
-        self._writer.writerow(fields)
-        line = self._buffer.getvalue().removesuffix("\r\n") + "\n"
-        self._buffer.seek(0)
-        self._buffer.truncate()
-        return line.encode(errors="backslashreplace").decode()
+def json_line(columns: Sequence[str] | None, row: Row, outcome: Outcome) -> str:
+    """A JSON object: the row's fields, what is known of label, score, id and error, the result."""
+    fields: dict[str, object] = {"text": row.original}
+    if isinstance(row.original, dict):
+        fields = dict(row.original)
+    elif isinstance(row.original, list):
+        names = columns or [f"column_{n + 1}" for n in range(len(row.original))]
+        fields = dict(zip(names, row.original, strict=True))
+    added = zip(added_names(fields), _added(outcome), strict=True)
+    fields |= {name: value for name, value in added if value is not None}
+    if outcome.result is not None:
+        fields["result_result" if "result" in fields else "result"] = outcome.result
+    return _escaped(json.dumps(fields, ensure_ascii=False) + "\n")
 
 
-class Output(Protocol):
-    """Where rows go."""
+def csv_line(delimiter: str, fields: Sequence[object]) -> str:
+    """One row of a CSV."""
+    buffer = io.StringIO()
+    # Before Python 3.13 a line break is quoted only if the terminator holds it.
+    csv.writer(buffer, delimiter=delimiter, lineterminator="\r\n").writerow(fields)
+    return _escaped(buffer.getvalue().removesuffix("\r\n") + "\n")
 
-    size: int
-    """Bytes that are in it."""
+
+def _added(outcome: Outcome) -> tuple[object, ...]:
+    return outcome.label, outcome.score, outcome.id, outcome.error
+
+
+def _escaped(line: str) -> str:
+    """An argument that is no UTF-8 holds half characters, which UTF-8 cannot encode."""
+    return line.encode(errors="backslashreplace").decode()
+
+
+class Output:
+    """Standard output, where a result does not wait for the next one.
+
+    Args:
+        console: the terminal's, if it is one with a live display below the results.
+
+    Attributes:
+        begin: where an earlier session has left it.
+    """
+
+    begin = Checkpoint()
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console
+        self._file: IO[bytes] | None = open(1, "wb", closefd=False)  # noqa: SIM115
 
     def write(self, text: str) -> None:
-        """Append."""
-
-    def flush(self) -> None:
-        """Hand over what is buffered."""
-
-    def sync(self) -> None:
-        """All that was written is on disk on return."""
+        if self._console is not None:
+            self._console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+        elif self._file is not None:
+            self._file.write(text.encode())
+            self._file.flush()
 
     def finish(self) -> None:
         """It is complete."""
 
     def close(self) -> None:
-        """Let go of it."""
+        """Let go of it; whoever read it may be gone."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
 
 TAIL_BYTES = 4096
 
 
-class FileOutput:
+class FileOutput(Output):
     """A file that has its name when it is complete, and is ``<name>.part`` before.
 
     An earlier file of that name is there until then, and no reader takes half a file for a whole.
     What is no regular file, such as a pipe or /dev/null, is written as it is.
 
     Args:
-        begin: what an earlier session has written of it; nothing if it has no rows.
-
-    Raises:
-        CannotRun: it cannot be written.
+        done: what the state vouches for; if the file is gone or another, it begins anew.
     """
 
-    def __init__(self, path: Path, begin: Checkpoint) -> None:
+    def __init__(self, path: Path, done: Checkpoint) -> None:
         self.path = path.resolve()  # a symbolic link stays one
-        self.special = self.path.exists() and not self.path.is_file()
-        self.part = self.path if self.special else self.path.with_name(self.path.name + ".part")
-        self.size = begin.size
-        self._begin = begin
-        self._kept = written_file(path, begin) if begin.rows else None
-        self._tail = b""
-        self._file: IO[bytes] | None = None
-        if not begin.done:
-            self._open()
+        self._special = self.path.exists() and not self.path.is_file()
+        self._part = self.path.with_name(self.path.name + ".part")
+        self._last = b""
+        self._held = self._find(done) if done.rows else None
+        self.begin = done if self._held else Checkpoint()
+        self.size = self.begin.size
+        self._file = None if self.begin.done else self._open()
+
+    def _find(self, done: Checkpoint) -> Path | None:
+        """The file that ends, or goes on, where ``done`` says."""
+        for each in (self._part, self.path):
+            if each.is_file() and each.stat().st_size >= done.size:
+                with each.open("rb") as file:
+                    file.seek(max(0, done.size - TAIL_BYTES))
+                    self._last = file.read(min(done.size, TAIL_BYTES))
+                if self.tail == done.tail:
+                    return each
+        self._last = b""
+        return None
 
     def _open(self) -> IO[bytes]:
         try:
-            if self._kept == self.path:
-                self.path.replace(self.part)  # complete, but the input has grown
-            file = self._file = self.part.open("r+b" if self.size else "wb")
+            if self._held == self.path:  # complete, but the input has grown
+                self.path.replace(self._part)
+            self._held = self.path if self._special else self._part
+            file = self._held.open("r+b" if self.size else "wb")
             if self.size:
                 file.truncate(self.size)
-                self._tail = _tail(file, self.size)
+                file.seek(self.size)
         except OSError as error:
             raise CannotRun(f"--output {self.path}: {error.strerror}") from error
         return file
 
     @property
     def tail(self) -> str:
-        """See :class:`Checkpoint`."""
-        return self._begin.tail if self._file is None else hashlib.sha256(self._tail).hexdigest()
+        return hashlib.sha256(self._last).hexdigest()
 
     def write(self, text: str) -> None:
-        """See :class:`Output`."""
+        self._file = self._file or self._open()
         data = text.encode()
-        (self._file or self._open()).write(data)
+        self._file.write(data)
         self.size += len(data)
-        self._tail = (self._tail + data)[-TAIL_BYTES:]
-
-    def flush(self) -> None:
-        """See :class:`Output`: a file can wait."""
+        self._last = (self._last + data)[-TAIL_BYTES:]
 
     def sync(self) -> None:
-        """See :class:`Output`."""
+        """All that was written is on disk on return."""
         if self._file is not None:
             self._file.flush()
-            if not self.special:
+            if not self._special:
                 os.fsync(self._file.fileno())
 
     def finish(self) -> None:
-        """See :class:`Output`."""
         self.sync()
-        written = self.part if self._file is not None else self._kept
-        if not self.special and written == self.part:
-            self.part.replace(self.path)
-
-    def close(self) -> None:
-        """See :class:`Output`."""
-        if self._file is not None:
-            self._file.close()
-
-
-def written_file(path: Path, checkpoint: Checkpoint) -> Path | None:
-    """The file that holds what ``checkpoint`` vouches for; None if it is gone, or is another."""
-    path = path.resolve()
-    for each in (path.with_name(path.name + ".part"), path):
-        if each.is_file() and each.stat().st_size >= checkpoint.size:
-            with each.open("rb") as file:
-                tail = _tail(file, checkpoint.size)
-            if hashlib.sha256(tail).hexdigest() == checkpoint.tail:
-                return each
-    return None
-
-
-def _tail(file: IO[bytes], size: int) -> bytes:
-    """The last bytes before ``size``; the file is read up to there."""
-    begin = max(0, size - TAIL_BYTES)
-    file.seek(begin)
-    return file.read(size - begin)
-
-
-class StandardOutput:
-    """Standard output; a result does not wait for the next one."""
-
-    def __init__(self) -> None:
-        self.size = 0
-        self._file = open(1, "wb", closefd=False)  # noqa: SIM115
-
-    def write(self, text: str) -> None:
-        """See :class:`Output`."""
-        self._file.write(text.encode())
-
-    def flush(self) -> None:
-        """See :class:`Output`."""
-        self._file.flush()
-
-    def sync(self) -> None:
-        """See :class:`Output`."""
-        self.flush()
-
-    def finish(self) -> None:
-        """See :class:`Output`."""
-        self.flush()
-
-    def close(self) -> None:
-        """See :class:`Output`; whoever read it may be gone."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
-class ScreenOutput:
-    """Standard output that is a terminal, above the live display."""
-
-    def __init__(self, console: Console) -> None:
-        self.size = 0
-        self._console = console
-
-    def write(self, text: str) -> None:
-        """See :class:`Output`."""
-        self._console.print(text, end="", markup=False, highlight=False, soft_wrap=True)
-
-    def flush(self) -> None:
-        """See :class:`Output`: a console does not buffer."""
-
-    def sync(self) -> None:
-        """See :class:`Output`."""
-
-    def finish(self) -> None:
-        """See :class:`Output`."""
-
-    def close(self) -> None:
-        """See :class:`Output`."""
+        if self._held == self._part:
+            self._part.replace(self.path)
 
 
 # --- what people see ------------------------------------------------------------------------------
@@ -2110,7 +1744,6 @@ RATE_SECONDS = 20.0
 """Over which the rate is taken."""
 
 BAR_CELLS = 30
-FIRST_FAILURES = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -2131,15 +1764,11 @@ class Progress:
     fraction: float | None = None
     eta: float | None = None
 
-    @property
-    def submitted(self) -> int:
-        """All of them."""
-        return self.in_queue + self.in_progress + self.completed + self.failed
-
     def cells(self) -> dict[str, str]:
         """What is shown, by name."""
+        submitted = self.in_queue + self.in_progress + self.completed + self.failed
         return {
-            "submitted": f"{self.submitted:,}",
+            "submitted": f"{submitted:,}",
             "in queue": f"{self.in_queue:,}",
             "in progress": f"{self.in_progress:,}",
             "completed": f"{self.completed:,}",
@@ -2151,9 +1780,9 @@ class Progress:
     def line(self) -> str:
         """All of it on one plain line."""
         cells = self.cells()
-        counts = [f"{cells[name]} {name}" for name in list(cells)[:-1]]
-        share = "" if self.fraction is None else f", {self.fraction:.0%}, ETA {cells['ETA']}"
-        return ", ".join(counts) + share
+        eta = cells.pop("ETA")
+        share = "" if self.fraction is None else f", {self.fraction:.0%}, ETA {eta}"
+        return ", ".join(f"{value} {name}" for name, value in cells.items()) + share
 
 
 def duration(seconds: float) -> str:
@@ -2163,24 +1792,12 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class Display(Protocol):
-    """Shows a run to people, on standard error."""
-
-    period: float
-    """Seconds between two calls of :meth:`show`."""
-
-    def show(self, progress: Progress) -> None:
-        """How far it is."""
-
-    def say(self, text: str) -> None:
-        """A line that stays."""
-
-    def close(self) -> None:
-        """The last progress was shown."""
-
-
 class PlainDisplay:
-    """Lines, for files and logs."""
+    """Shows a run to people, as lines on standard error, for files and logs.
+
+    Attributes:
+        period: seconds between two calls of :meth:`show`.
+    """
 
     period = PLAIN_PERIOD
 
@@ -2188,45 +1805,43 @@ class PlainDisplay:
         self._quiet = quiet
 
     def show(self, progress: Progress) -> None:
-        """See :class:`Display`."""
+        """How far it is."""
         if not self._quiet:
-            self.say(progress.line())
+            say(progress.line())
 
     def say(self, text: str) -> None:
-        """See :class:`Display`."""
+        """A line that stays."""
         say(text)
 
     def close(self) -> None:
-        """See :class:`Display`."""
+        """The last progress was shown."""
 
 
-class LiveDisplay:
+class LiveDisplay(PlainDisplay):
     """Counts and a bar that stay at the bottom of a terminal."""
 
     period = LIVE_PERIOD
 
     def __init__(self, console: Console) -> None:
-        live = importlib.import_module("rich.live").Live
+        from rich.live import Live  # here: a script without rich shows plain lines
+
         self._console = console
-        self._live: Live = live(console=console, auto_refresh=False, transient=True)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
         self._live.start()
 
     def show(self, progress: Progress) -> None:
-        """See :class:`Display`."""
         self._live.update(render(progress, self._console.width), refresh=True)
 
     def say(self, text: str) -> None:
-        """See :class:`Display`."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
-        """See :class:`Display`."""
         self._live.stop()
 
 
 def render(progress: Progress, width: int) -> RenderableType:
     """The counts as a table, the bar below it; 80 columns are enough."""
-    from rich.console import Group  # here: a script without rich shows plain lines
+    from rich.console import Group
     from rich.progress_bar import ProgressBar
     from rich.table import Table
 
@@ -2241,11 +1856,11 @@ def render(progress: Progress, width: int) -> RenderableType:
     bar.width = max(20, min(width, 100) - 4)
     bar.add_column(ratio=1)
     bar.add_column(justify="right", width=5)
-    if progress.fraction is None:
-        bar.add_row(ProgressBar(total=None), "")
-    else:
-        share = ProgressBar(total=1.0, completed=progress.fraction)
-        bar.add_row(share, f"{int(progress.fraction * 100)} %")
+    share = progress.fraction
+    bar.add_row(
+        ProgressBar(total=None if share is None else 1.0, completed=share or 0.0),
+        "" if share is None else f"{int(share * 100)} %",
+    )
     return Group(counts, bar)
 
 
@@ -2258,13 +1873,12 @@ def say(text: str) -> None:
 class _Once(logging.Handler):
     """Shows the first message of each kind: the summary counts them all."""
 
-    def __init__(self, display: Display) -> None:
+    def __init__(self, display: PlainDisplay) -> None:
         super().__init__()
         self._display = display
         self._seen: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Show it, if it is the first."""
         if record.msg not in self._seen:
             self._seen.add(record.msg)
             self._display.say(record.getMessage())
@@ -2273,83 +1887,38 @@ class _Once(logging.Handler):
 def percentiles(values: Sequence[float]) -> dict[str, float]:
     """p50, p95 and p99, by nearest rank; empty if there is no value."""
     ordered = sorted(values)
-    if not ordered:
-        return {}
     last = len(ordered) - 1
-    return {f"p{p}": ordered[min(last, len(ordered) * p // 100)] for p in (50, 95, 99)}
+    places = {f"p{p}": min(last, len(ordered) * p // 100) for p in (50, 95, 99)}
+    return {name: round(ordered[place], 4) for name, place in places.items() if ordered}
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
-    """What a run came to.
-
-    Attributes:
-        tally: of all sessions.
-        rate: texts per second of this session.
-        seconds, cpu_seconds: of this session.
-        output, state: files that were named.
-    """
-
-    tally: Tally
-    traffic: Traffic
-    seconds: float
-    cpu_seconds: float
-    rate: float
-    exit_code: int
-    output: str | None = None
-    state: str | None = None
-
-    def record(self) -> dict[str, object]:
-        """For programs."""
-        latencies = percentiles(self.traffic.latencies)
-        counts = ("requests", "posts", "polls", "retries", "splits", "resubmitted")
-        return {
-            "texts": self.tally.completed + self.tally.failed,
-            "completed": self.tally.completed,
-            "failed": self.tally.failed,
-            "labels": dict(self.tally.labels),
-            "failures": [{"row": row, "error": why} for row, why in self.tally.failures],
-            "seconds": round(self.seconds, 3),
-            "texts_per_second": round(self.rate, 1),
-            "cpu_seconds": round(self.cpu_seconds, 3),
-            "latency_seconds": {name: round(value, 4) for name, value in latencies.items()},
-            **{name: getattr(self.traffic, name) for name in counts},
-            "output": self.output,
-            "state": self.state,
-            "exit_code": self.exit_code,
-        }
-
-    def lines(self, bar: str = "█") -> list[str]:
-        """For people."""
-        tally = self.tally
-        lines = [
-            f"{tally.completed + tally.failed:,} texts: {tally.completed:,} completed,"
-            f" {tally.failed:,} failed; {self.rate:,.1f} texts/s in {duration(self.seconds)}"
-        ]
-        if latencies := percentiles(self.traffic.latencies):
-            words = ", ".join(f"{name} {value:.2f} s" for name, value in latencies.items())
-            lines.append(f"from submission to result: {words}")
-        lines += label_bars(tally.labels, bar)
-        lines += self._repeated()
-        if tally.failures:
-            lines.append("failed first:")
-            lines += [f"  row {row}: {reason}" for row, reason in tally.failures]
-        return lines
-
-    def _repeated(self) -> list[str]:
-        traffic = self.traffic
-        said = [
-            (traffic.retries, "exchanges that were tried again"),
-            (traffic.resubmitted, "requests that failed or were forgotten, and submitted again"),
-            (traffic.splits, "requests that were refused whole, and sent in parts"),
-        ]
-        return [f"{words}: {count:,}" for count, words in said if count]
+def summary_lines(summary: Mapping[str, Any], bar: str) -> list[str]:
+    """A summary for people; ``bar`` is what bars are made of."""
+    lines = [
+        f"{summary['texts']:,} texts: {summary['completed']:,} completed,"
+        f" {summary['failed']:,} failed; {summary['texts_per_second']:,.1f} texts/s"
+        f" in {duration(summary['seconds'])}"
+    ]
+    if latencies := summary["latency_seconds"]:
+        words = ", ".join(f"{name} {value:.2f} s" for name, value in latencies.items())
+        lines.append(f"from submission to result: {words}")
+    lines += label_bars(summary["labels"], bar)
+    repeated = {
+        "retries": "exchanges that were tried again",
+        "resubmitted": "requests that failed or were forgotten, and submitted again",
+        "splits": "requests that were refused whole, and sent in parts",
+    }
+    lines += [f"{words}: {summary[name]:,}" for name, words in repeated.items() if summary[name]]
+    if summary["failures"]:
+        lines.append("failed first:")
+        lines += [f"  row {each['row']}: {each['error']}" for each in summary["failures"]]
+    return lines
 
 
 def label_bars(labels: Mapping[str, int], bar: str) -> list[str]:
     """One line per label, the most frequent one with the longest bar."""
     total, most = sum(labels.values()), max(labels.values(), default=0)
-    widest = max((len(label) for label in labels), default=0)
+    widest = max(map(len, labels), default=0)
     digits = len(f"{most:,}")
     return [
         f"  {label:{widest}}  {bar * max(1, round(count / most * BAR_CELLS)):{BAR_CELLS}}"
@@ -2359,19 +1928,14 @@ def label_bars(labels: Mapping[str, int], bar: str) -> list[str]:
 
 
 def plot(path: Path, latencies: Sequence[float], scores: Mapping[str, Sequence[float]]) -> None:
-    """Histograms of the scores by label, and of the seconds from submission to result.
-
-    Raises:
-        CannotRun: the file cannot be written.
-    """
+    """Histograms of the scores by label, and of the seconds from submission to result."""
     figures = importlib.import_module("matplotlib.figure")
     figure = figures.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     for label, values in sorted(scores.items()):
         left.hist(values, bins=40, range=(0, 1), alpha=0.6, label=label)
-    left.set(xlabel="score", ylabel="texts")
-    if scores:
         left.legend()
+    left.set(xlabel="score", ylabel="texts")
     right.hist(latencies, bins=40)
     right.set(xlabel="seconds from submission to result", ylabel="requests")
     try:
@@ -2386,274 +1950,280 @@ SAVE_SECONDS = 1.0
 """Between two checkpoints: what is written after the last is asked for again, not submitted."""
 
 
-class _Rate:
-    """How much a count grows in a second, lately."""
-
-    def __init__(self) -> None:
-        self._samples: deque[tuple[float, int]] = deque()
-
-    def __call__(self, count: int) -> float:
-        now = time.monotonic()
-        self._samples.append((now, count))
-        while len(self._samples) > 2 and self._samples[1][0] < now - RATE_SECONDS:
-            self._samples.popleft()
-        since, before = self._samples[0]
-        return (count - before) / (now - since) if now > since else 0.0
-
-
-class Rows(Protocol):
-    """An input, as far as a run needs to know it."""
-
-    @property
-    def fraction(self) -> float | None:
-        """How much of it is read, from 0 to 1."""
-
-    def __iter__(self) -> Iterator[Row]:
-        """Its rows."""
-
-
-@dataclass(frozen=True, slots=True)
-class Arguments:
-    """Texts of the command line."""
-
-    texts: Sequence[str]
-    fraction: float | None = 1.0
-
-    def __iter__(self) -> Iterator[Row]:
-        """A row per text."""
-        return (Row(text, text) for text in self.texts)
-
-
+@dataclass
 class Run:
-    """Takes rows from an input through a client to an output.
+    """Takes rows from an input through a client to an output, as a command line says.
 
-    Args:
-        begin: where an earlier session has ended.
+    Attributes:
         state: None if the run is not to be resumed.
     """
 
-    def __init__(
-        self,
-        client: AsyncAPIClient,
-        rows: Rows,
-        formatter: Formatter,
-        output: Output,
-        *,
-        begin: Checkpoint,
-        state: StateFile | None,
-        keep_scores: bool = False,
-    ) -> None:
-        self._client = client
-        self._rows = rows
-        self._formatter = formatter
-        self._output = output
-        self._state = state
-        self._begin = begin
-        self._checkpoint = begin
-        self._labels = Counter(begin.tally.labels)
-        self._failures = list(begin.tally.failures)
-        self._counts = Counter(completed=begin.tally.completed, failed=begin.tally.failed)
-        self._read = begin.rows
-        self._rate = _Rate()
+    options: Options
+    client: AsyncAPIClient
+    rows: Arguments
+    output: Output
+    state: StateFile | None
+    display: PlainDisplay
+
+    def __post_init__(self) -> None:
+        self._begin = self._checkpoint = self.output.begin
+        self._tally = Tally(**asdict(self._begin.tally))
+        self._read = self._begin.rows
         self._started = self._saved = time.monotonic()
-        self.scores: dict[str, array[float]] | None = {} if keep_scores else None
-        self.complete = False
+        samples = round(RATE_SECONDS / self.display.period) + 1
+        self._samples: deque[tuple[float, int]] = deque(maxlen=samples)
+        self._scores: dict[str, array[float]] = {}
+        self._early: tuple[int, str] | None = None
+        self._complete = False
 
-    @property
-    def resumable(self) -> bool:
-        """Whether the output can go on where it ended."""
-        return self._state is not None and isinstance(self._output, FileOutput)
+    async def execute(self) -> int:
+        """Do it and say what it came to; returns the exit code."""
+        cpu = time.process_time()
+        notes = _Once(self.display)
+        logger.addHandler(notes)
+        showing = asyncio.create_task(self._show())
+        try:
+            async with self.client:
+                code, problem = await self._conclude()
+        finally:
+            showing.cancel()
+            logger.removeHandler(notes)
+            self.display.close()
+        self._report(code, problem, time.process_time() - cpu)
+        return code
 
-    async def work(self) -> None:
-        """Do it; returns when every row is written, or when the client was stopped.
+    async def _conclude(self) -> tuple[int, str]:
+        """Do the work; returns the exit code, and what is in the way if anything is."""
+        self._working = asyncio.create_task(self._work())
+        if self.options.deadline is not None:
+            asyncio.get_running_loop().call_later(self.options.deadline, self._end_at_deadline)
+        _on_signals(self._interrupt)
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._working
+            if self._early is not None:
+                return self._early
+            await self._save(done=True)
+            self.output.finish()
+            self._complete = True
+        except CannotRun as error:
+            return EXIT_CANNOT_RUN, str(error)
+        except BrokenPipeError:
+            return EXIT_FAILED, ""
+        except OSError as error:
+            return EXIT_CANNOT_RUN, f"the output cannot be written: {error}"
+        return (EXIT_FAILED if self._tally.failed else EXIT_OK), ""
 
-        Raises:
-            CannotRun: it cannot go on.
-            BrokenPipeError: nobody reads the output any more.
-        """
+    async def _work(self) -> None:
+        """Returns when every row is written, or when the client was stopped."""
+        if self.options.wait_ready is not None:
+            await self.client.wait_ready(self.options.wait_ready)
+        header, self._line = formatter(self.options.output_format, self.rows.columns)
         if not self._begin.rows:
-            self._output.write(self._formatter.header())
-        jobs = read_jobs(
-            self._counted(), self._client.policy.batch_size, self._begin, digests=self.resumable
-        )
-        journal = self._state or Journal()
+            self.output.write(header)
+        size, digests = self.options.policy.batch_size, self.state is not None
+        jobs = read_jobs(self._counted(), size, self._begin, digests=digests)
         try:
             async with (
                 contextlib.aclosing(in_thread(jobs)) as reading,
-                contextlib.aclosing(self._client.run(reading, journal)) as finished,
+                contextlib.aclosing(self.client.run(reading, self.state or Journal())) as ended,
             ):
-                async for job, outcomes in finished:
+                async for job, outcomes in ended:
                     self._write(job, outcomes)
-                    await self._save_now_and_then()
+                    if time.monotonic() - self._saved > SAVE_SECONDS:
+                        await self._save()
         finally:
             await asyncio.shield(self._save())
 
-    async def finish(self) -> None:
-        """Every row is written: the output is complete."""
-        await self._save(done=True)
-        self._output.finish()
-        self.complete = True
-
-    def progress(self) -> Progress:
-        """How far it is."""
-        traffic, begin = self._client.traffic, self._begin
-        finished = begin.rows + traffic.finished
-        rate = self._rate(finished)
-        fraction = eta = None
-        if self._rows.fraction:
-            total = max(self._read / self._rows.fraction, 1.0)
-            fraction = min(1.0, finished / total)
-            eta = (total - finished) / rate if rate else None
-        return Progress(
-            traffic.in_queue,
-            traffic.in_progress,
-            begin.tally.completed + traffic.completed,
-            begin.tally.failed + traffic.failed,
-            rate,
-            fraction,
-            eta,
-        )
-
-    def tally(self) -> Tally:
-        """What is written."""
-        seconds = self._begin.tally.seconds + time.monotonic() - self._started
-        counts = self._counts
-        return Tally(
-            counts["completed"], counts["failed"], dict(self._labels), self._failures, seconds
-        )
-
-    def session_rate(self) -> float:
-        """Texts per second that this session has written."""
-        written = self._counts.total() - self._begin.tally.completed - self._begin.tally.failed
-        return written / max(time.monotonic() - self._started, 1e-9)
-
     def _counted(self) -> Iterator[Row]:
-        for self._read, row in enumerate(self._rows, start=1):  # noqa: B020
+        for self._read, row in enumerate(self.rows, start=1):  # noqa: B020
             yield row
 
     def _write(self, job: Job, outcomes: Sequence[Outcome]) -> None:
-        batch: Batch = job.payload
-        answers = iter(outcomes)
-        lines = []
-        for number, row in enumerate(batch.rows, start=job.first + 1):
-            outcome = Outcome("", error=row.problem) if row.text is None else next(answers)
-            lines.append(self._formatter.row(row, outcome))
-            self._client.traffic.failed += row.text is None  # the client has not seen it
-            self._count(number, outcome)
-        self._output.write("".join(lines))
-        self._output.flush()
-        self._checkpoint = replace(
-            self._checkpoint, rows=job.end, size=self._output.size, digest=batch.digest
-        )
-
-    def _count(self, number: int, outcome: Outcome) -> None:
-        if outcome.error is not None:
-            self._counts["failed"] += 1
-            if len(self._failures) < FIRST_FAILURES:
-                self._failures.append((number, outcome.error))
-            return
-        self._counts["completed"] += 1
-        self._labels[outcome.label or "no label"] += 1
-        if self.scores is not None and outcome.score is not None:
-            self.scores.setdefault(str(outcome.label), array("d")).append(outcome.score)
-
-    async def _save_now_and_then(self) -> None:
-        if time.monotonic() - self._saved > SAVE_SECONDS:
-            await self._save()
+        self.output.write("".join(map(self._line, job.rows, outcomes)))
+        self._checkpoint = replace(self._checkpoint, rows=job.end, digest=job.digest)
+        for number, outcome in enumerate(outcomes, start=job.first + 1):
+            self._tally.count(number, outcome)
+            if self.options.plot is not None and outcome.score is not None:
+                scores = self._scores.setdefault(str(outcome.label), array("d"))
+                scores.append(outcome.score)
 
     async def _save(self, *, done: bool = False) -> None:
-        if self._state is None or not isinstance(self._output, FileOutput):
+        if self.state is None or not isinstance(self.output, FileOutput):
             return
         if self._checkpoint.rows or done:
+            self._tally.seconds = self._begin.tally.seconds + time.monotonic() - self._started
+            size, tail = self.output.size, self.output.tail
             # The rows first: a checkpoint must not speak of what the disk has not got.
-            await asyncio.to_thread(self._output.sync)
-            written = replace(self._checkpoint, tail=self._output.tail, tally=self.tally())
-            await self._state.save(replace(written, done=done))
+            await asyncio.to_thread(self.output.sync)
+            await self.state.save(
+                replace(self._checkpoint, size=size, tail=tail, done=done, tally=self._tally)
+            )
         self._saved = time.monotonic()
 
-
-class Stop:
-    """Why and how a run ends early.
-
-    The first Ctrl-C lets what is submitted finish, the second does not; nor does a deadline.
-    """
-
-    def __init__(self, client: AsyncAPIClient, work: asyncio.Task[None], display: Display) -> None:
-        self._client = client
-        self._work = work
-        self._display = display
-        self.interrupts = 0
-        self.deadline_passed = False
-
-    def interrupt(self) -> None:
-        """Ctrl-C, or a request to terminate."""
-        self.interrupts += 1
-        self._client.stop()
-        traffic = self._client.traffic
+    def _interrupt(self) -> None:
+        """The first Ctrl-C lets what is submitted finish, the second does not."""
+        again = self._early is not None
+        self._early = EXIT_INTERRUPTED, "interrupted"
+        self.client.stop()
+        traffic = self.client.traffic
         waiting = traffic.in_queue + traffic.in_progress
-        if self.interrupts > 1 or not waiting + traffic.finished:
-            self._work.cancel()
+        if again or not waiting + traffic.finished:
+            self._working.cancel()
             return
-        self._display.say(
+        self.display.say(
             f"stopping: waiting for the {waiting:,} texts that are submitted;"
             " Ctrl-C again stops at once"
         )
 
-    def deadline(self) -> None:
-        """The time is over."""
-        self.deadline_passed = True
-        self._client.stop()
-        self._work.cancel()
+    def _end_at_deadline(self) -> None:
+        problem = f"stopped by --deadline {self.options.deadline:g}"
+        self._early = self._early or (EXIT_FAILED, problem)
+        self.client.stop()
+        self._working.cancel()
+
+    async def _show(self) -> None:
+        while True:
+            await asyncio.sleep(self.display.period)
+            self.display.show(self._progress())
+
+    def _progress(self) -> Progress:
+        traffic, begin = self.client.traffic, self._begin
+        now, finished = time.monotonic(), begin.rows + traffic.finished
+        self._samples.append((now, finished))
+        since, before = self._samples[0]
+        rate = (finished - before) / (now - since) if now > since else 0.0
+        fraction = eta = None
+        if self.rows.fraction:
+            total = max(self._read / self.rows.fraction, 1.0)
+            fraction = min(1.0, finished / total)
+            eta = (total - finished) / rate if rate else None
+        completed = begin.tally.completed + traffic.completed
+        failed = begin.tally.failed + traffic.failed
+        counts = traffic.in_queue, traffic.in_progress, completed, failed
+        return Progress(*counts, rate, fraction, eta)
+
+    def _summary(self, code: int, cpu_seconds: float) -> dict[str, Any]:
+        """For programs: of all sessions what is written, of this one how fast."""
+        tally, traffic, options = self._tally, self.client.traffic, self.options
+        seconds = max(time.monotonic() - self._started, 1e-9)
+        written = tally.rows - self._begin.tally.rows
+        counts = ("requests", "posts", "polls", "retries", "splits", "resubmitted")
+        return {
+            "texts": tally.rows,
+            "completed": tally.completed,
+            "failed": tally.failed,
+            "labels": tally.labels,
+            "failures": [{"row": row, "error": why} for row, why in tally.failures],
+            "seconds": round(seconds, 3),
+            "texts_per_second": round(written / seconds, 1),
+            "cpu_seconds": round(cpu_seconds, 3),
+            "latency_seconds": percentiles(traffic.latencies),
+            **{name: getattr(traffic, name) for name in counts},
+            "output": options.output and str(options.output),
+            "state": options.state and str(options.state),
+            "exit_code": code,
+            "complete": self._complete,
+        }
+
+    def _report(self, code: int, problem: str, cpu_seconds: float) -> None:
+        options, rows = self.options, self._tally.rows
+        summary = self._summary(code, cpu_seconds)
+        if options.json and options.output is not None:
+            with contextlib.suppress(BrokenPipeError):
+                print(json.dumps(summary, indent=2), flush=True)
+        elif options.json:
+            say(json.dumps(summary, indent=2))
+        elif not options.quiet and (not problem or rows):
+            encoding = (sys.stderr.encoding or "").lower()
+            say("\n".join(summary_lines(summary, "█" if encoding.startswith("utf") else "#")))
+        if problem:
+            say(f"async_requests: {problem}")
+            if rows or self.client.traffic.posts > 1:
+                say(_how_to_go_on(options, rows))
+        if options.plot is not None:
+            plot(options.plot, self.client.traffic.latencies, self._scores)
 
 
-@contextlib.contextmanager
-def _signals(handler: Callable[[], None]) -> Iterator[None]:
+def _how_to_go_on(options: Options, written: int) -> str:
+    if options.state is not None:
+        return f"go on with: {shlex.join(['python', *sys.argv])}"
+    where = f"in {options.output}.part" if options.output is not None else "written"
+    return f"{written:,} rows are {where}; with --state FILE the same command could go on"
+
+
+def _on_signals(handler: Callable[[], None]) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         try:
             loop.add_signal_handler(number, handler)
         except NotImplementedError:  # Windows
-
-            def relay(_number: int, _frame: FrameType | None) -> None:
-                loop.call_soon_threadsafe(handler)
-
-            signal.signal(number, relay)
-    yield
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(handler))
 
 
-async def _show(display: Display, run: Run) -> None:
-    while True:
-        await asyncio.sleep(display.period)
-        display.show(run.progress())
+async def execute(options: Options, *, transport: httpx.AsyncBaseTransport | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    with contextlib.ExitStack() as stack:
+        rows = Arguments(options.texts)
+        if options.file is not None:
+            rows = stack.enter_context(contextlib.closing(Source(options.file, options.input)))
+        state = None
+        if options.state is not None:
+            state = StateFile(options.state, options.identity())
+            stack.callback(state.close)
+        done = Checkpoint() if state is None else state.checkpoint
+        console = _console(options)
+        if options.output is not None:
+            output: Output = FileOutput(options.output, done)
+        else:
+            output = Output(console if console and console.file is sys.stdout else None)
+        stack.callback(output.close)
+        if output.begin.rows < done.rows:
+            ids = options.state
+            say(f"{options.output} is gone or changed: written again from the ids in {ids}")
+        if state is not None:
+            state.load(output.begin.rows)
+        client = AsyncAPIClient(
+            options.endpoint, options.policy,
+            headers=options.header, transport=transport, verify=not options.insecure,
+        )  # fmt: skip
+        display = LiveDisplay(console) if console else PlainDisplay(quiet=options.quiet)
+        return await Run(options, client, rows, output, state, display).execute()
+
+
+def _console(options: Options) -> Console | None:
+    """Where the live display is drawn; None if it cannot be, or nobody would see it."""
+    if options.quiet or not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
+        return None
+    from rich.console import Console
+
+    shared = options.output is None and sys.stdout.isatty()
+    console = Console(file=sys.stdout if shared else sys.stderr)
+    return None if console.is_dumb_terminal else console
+
+
+# --- the command line -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A command line, understood.
+    """A command line, understood; :func:`_parser` says what each option is."""
 
-    Attributes:
-        texts: to classify; empty if there is a file.
-        file: to read; "-" is standard input.
-        output: to write; None is standard output.
-        output_format: jsonl or csv; "": by the name of the output.
-        deadline, wait_ready: in seconds.
-    """
-
-    texts: Sequence[str]
-    file: str | None
     input: InputOptions
-    output: Path | None
-    output_format: str
-    endpoint: str
-    headers: Sequence[tuple[str, str]]
-    verify: bool
     policy: Policy
-    deadline: float | None
-    wait_ready: float | None
-    state: Path | None
-    quiet: bool
-    json: bool
-    plot: Path | None
+    endpoint: str
+    texts: Sequence[str] = ()
+    file: str | None = None
+    output: Path | None = None
+    output_format: str = ""
+    state: Path | None = None
+    quiet: bool = False
+    json: bool = False
+    plot: Path | None = None
+    header: Sequence[tuple[str, str]] = ()
+    insecure: bool = False
+    deadline: float | None = None
+    wait_ready: float | None = None
 
     def identity(self) -> dict[str, object]:
         """What must be the same when a run goes on."""
@@ -2669,211 +2239,17 @@ class Options:
         }
 
 
-async def execute(options: Options, *, transport: httpx.AsyncBaseTransport | None = None) -> int:
-    """Run a command line; returns the exit code.
-
-    Raises:
-        CannotRun: nothing could be begun.
-    """
-    rows: Arguments | Source = Arguments(options.texts)
-    with contextlib.ExitStack() as stack:
-        if options.file is not None:
-            rows = open_source(options.file, options.input)
-            stack.callback(rows.close)
-        state = begin = None
-        if options.state is not None:
-            state = StateFile(options.state, options.identity())
-            stack.callback(state.close)
-            begin = _begin(options, state)
-            state.load(begin.rows)
-        begin = begin or Checkpoint()
-        console = _console(options)
-        output = _output(options, begin, console)
-        stack.callback(output.close)
-        display: Display = PlainDisplay(quiet=options.quiet)
-        if console is not None:
-            display = LiveDisplay(console)
-        stack.callback(display.close)
-        client = AsyncAPIClient(
-            options.endpoint,
-            options.policy,
-            headers=options.headers,
-            transport=transport,
-            verify=options.verify,
-        )
-        run = Run(
-            client,
-            rows,
-            _formatter(options, rows),
-            output,
-            begin=begin,
-            state=state,
-            keep_scores=options.plot is not None,
-        )
-        return await _execute(options, client, run, display)
-
-
-async def _execute(options: Options, client: AsyncAPIClient, run: Run, display: Display) -> int:
-    started, cpu = time.monotonic(), time.process_time()
-    notes = _Once(display)
-    logger.addHandler(notes)
-    showing = asyncio.create_task(_show(display, run))
-    try:
-        async with client:
-            code, problem = await _work(options, client, run, display)
-    finally:
-        showing.cancel()
-        logger.removeHandler(notes)
-        display.close()
-    summary = Summary(
-        run.tally(),
-        client.traffic,
-        time.monotonic() - started,
-        time.process_time() - cpu,
-        run.session_rate(),
-        code,
-        None if options.output is None else str(options.output),
-        None if options.state is None else str(options.state),
-    )
-    _report(options, run, summary, problem)
-    return code
-
-
-async def _work(
-    options: Options, client: AsyncAPIClient, run: Run, display: Display
-) -> tuple[int, str]:
-    """Do the work; returns the exit code, and what is in the way if anything is."""
-    work = asyncio.create_task(_ready_then_work(options, client, run))
-    stop = Stop(client, work, display)
-    if options.deadline is not None:
-        asyncio.get_running_loop().call_later(options.deadline, stop.deadline)
-    with _signals(stop.interrupt):
-        try:
-            with contextlib.suppress(asyncio.CancelledError):
-                await work
-            if stop.interrupts:
-                return EXIT_INTERRUPTED, "interrupted"
-            if stop.deadline_passed:
-                return EXIT_FAILED, f"stopped by --deadline {options.deadline:g}"
-            await run.finish()
-        except CannotRun as error:
-            return EXIT_CANNOT_RUN, str(error)
-        except BrokenPipeError:
-            _drop_output()
-            return EXIT_FAILED, ""
-        except OSError as error:
-            return EXIT_CANNOT_RUN, f"the output cannot be written: {error}"
-    return (EXIT_FAILED if run.tally().failed else EXIT_OK), ""
-
-
-async def _ready_then_work(options: Options, client: AsyncAPIClient, run: Run) -> None:
-    if options.wait_ready is not None:
-        await client.wait_ready(options.wait_ready)
-    await run.work()
-
-
-def _report(options: Options, run: Run, summary: Summary, problem: str) -> None:
-    written = summary.tally.completed + summary.tally.failed
-    if options.json:
-        record = json.dumps(summary.record() | {"complete": run.complete}, indent=2)
-        if options.output is None:
-            say(record)
-        else:
-            with contextlib.suppress(BrokenPipeError):
-                print(record, flush=True)
-    elif not options.quiet and (not problem or written):
-        encoding = (sys.stderr.encoding or "").lower()
-        for line in summary.lines("█" if encoding.startswith("utf") else "#"):
-            say(line)
-    if problem:
-        say(f"async_requests: {problem}")
-        if written or summary.traffic.posts > 1:
-            say(_how_to_go_on(options, written))
-    if options.plot is not None and run.scores is not None:
-        plot(options.plot, summary.traffic.latencies, run.scores)
-
-
-def _how_to_go_on(options: Options, written: int) -> str:
-    if options.state is not None:
-        return f"go on with: {shlex.join(['python', *sys.argv])}"
-    where = f"in {options.output}.part" if options.output is not None else "written"
-    return f"{written:,} rows are {where}; with --state FILE the same command could go on"
-
-
-def _begin(options: Options, state: StateFile) -> Checkpoint:
-    """Where to go on: where the output ends, or at the first row if it has gone."""
-    done = state.checkpoint
-    if options.output is None or not done.rows:
-        return Checkpoint()
-    if written_file(options.output, done) is None:
-        say(f"{options.output} is gone or changed: written again from the ids in {options.state}")
-        return Checkpoint()
-    return done
-
-
-def _console(options: Options) -> Console | None:
-    """Where the live display is drawn; None if it cannot be, or nobody would see it."""
-    if options.quiet or not sys.stderr.isatty() or importlib.util.find_spec("rich") is None:
-        return None
-    consoles = importlib.import_module("rich.console")
-    shared = options.output is None and sys.stdout.isatty()
-    console: Console = consoles.Console(file=sys.stdout if shared else sys.stderr)
-    return None if console.is_dumb_terminal else console
-
-
-def _output(options: Options, begin: Checkpoint, console: Console | None) -> Output:
-    if options.output is not None:
-        return FileOutput(options.output, begin)
-    if console is not None and sys.stdout.isatty():
-        return ScreenOutput(console)
-    return StandardOutput()
-
-
-def _formatter(options: Options, rows: Arguments | Source) -> Formatter:
-    source = rows if isinstance(rows, Source) else None
-    if options.output_format == "jsonl":
-        return JsonLines(source)
-    return Csv(source, "\t" if options.output_format == "tsv" else ",")
-
-
-def _drop_output() -> None:
-    """Nobody reads standard output: what Python flushes at its end must go somewhere."""
-    with contextlib.suppress(OSError):
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, 1)
-        os.close(nowhere)
-
-
-# --- the command line -----------------------------------------------------------------------------
-
-EPILOG = """\
-examples:
-  python async_requests.py
-      nine sample texts
-  python async_requests.py "i like you" "i hate you"
-  python async_requests.py --file reviews.csv --column text --output results.csv
-  cat reviews.txt | python async_requests.py - > results.jsonl
-  zcat reviews.csv.gz | python async_requests.py - --column review > results.jsonl
-  python async_requests.py --file reviews.jsonl --field body --output out.jsonl --state run.state
-      goes on where it stopped when the same command is given again
-  python async_requests.py --endpoint https://host/sentiment --header 'Authorization: Bearer ...' \\
-      --file reviews.txt --wait-ready 600 --json
-
-exit code: 0 all completed, 1 some failed or the run was cut short, 2 could not run, 130 interrupted
-"""
-
-
 def main(
     argv: Sequence[str] | None = None, *, transport: httpx.AsyncBaseTransport | None = None
 ) -> int:
     """Run the command line; returns the exit code."""
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    given = vars(parser.parse_args(argv))
     try:
-        options = _options(arguments)
+        options = _options(given)
     except CannotRun as error:
         parser.error(str(error))
-    if not arguments.texts and options.file is None:
+    if options.texts == SAMPLE_TEXTS:
         _announce_samples(options)
     try:
         return asyncio.run(execute(options, transport=transport))
@@ -2892,138 +2268,101 @@ def _announce_samples(options: Options) -> None:
             say("standard input is read if - is given")
 
 
-def _options(arguments: argparse.Namespace) -> Options:
-    texts, file = list(arguments.texts), arguments.file
-    if texts == ["-"]:
-        texts, file = [], "-"
-    if texts and arguments.file is not None:
+def _options(given: dict[str, Any]) -> Options:
+    """The options of a command line; what is not given is as the records say."""
+    if given["texts"] and "file" in given:
         raise CannotRun("give texts or --file, not both")
-    if file is None and not texts:
-        texts = list(SAMPLE_TEXTS)
-    parse_endpoint(arguments.endpoint)
-    if arguments.plot is not None and importlib.util.find_spec("matplotlib") is None:
+    if given["texts"] == ["-"]:
+        given |= {"texts": [], "file": "-"}
+    elif "file" not in given:
+        # A text of the command line has an id of its own; in a file, many share a request.
+        given.setdefault("batch_size", 1)
+        given["texts"] = given["texts"] or SAMPLE_TEXTS
+    parse_endpoint(given["endpoint"])
+    if "plot" in given and importlib.util.find_spec("matplotlib") is None:
         raise CannotRun("--plot needs matplotlib: pip install matplotlib")
-    # A text of the command line has an id of its own; in a file, many share a request.
-    batch_size = arguments.batch_size or (1 if file is None else Policy().batch_size)
-    return Options(
-        texts=texts,
-        file=file,
-        input=InputOptions(
-            format=arguments.format or "",
-            column=arguments.column,
-            field=arguments.field,
-            header_row=not arguments.no_header_row,
-            delimiter=arguments.delimiter or "",
-            encoding=arguments.encoding,
-        ),
-        output=arguments.output,
-        output_format=_output_format(arguments),
-        endpoint=arguments.endpoint,
-        headers=arguments.header,
-        verify=not arguments.insecure,
-        policy=Policy(
-            batch_size=batch_size,
-            window=arguments.window,
-            concurrency=arguments.concurrency,
-            timeout=arguments.timeout,
-            retry_for=arguments.retry_for,
-            retry_failed=arguments.retry_failed,
-        ),
-        deadline=arguments.deadline,
-        wait_ready=arguments.wait_ready,
-        state=arguments.state,
-        quiet=arguments.quiet,
-        json=arguments.json,
-        plot=arguments.plot,
-    )
+    given.setdefault("output_format", _format_of_output(given.get("output")))
+    return Options(input=_taken(InputOptions, given), policy=_taken(Policy, given), **given)
 
 
-def _output_format(arguments: argparse.Namespace) -> str:
-    if arguments.output_format:
-        return str(arguments.output_format)
-    if arguments.output is None:
+def _taken(kind: type[T], given: dict[str, Any]) -> T:
+    """A record of what is ``given`` of its fields, and not any more."""
+    names = [each.name for each in fields(kind)]  # type: ignore[arg-type]
+    return kind(**{name: given.pop(name) for name in names if name in given})
+
+
+def _format_of_output(output: Path | None) -> str:
+    if output is None:
         return "jsonl"
-    if arguments.output.suffix == ".gz":
+    if output.suffix == ".gz":
         raise CannotRun("--output is not compressed: leave it out and pipe into gzip")
-    found = FORMATS.get(arguments.output.suffix.lower(), "jsonl")
+    found = FORMATS.get(output.suffix.lower(), "jsonl")
     return "jsonl" if found == "text" else found
 
 
 def _parser() -> argparse.ArgumentParser:
+    description, _, more = (__doc__ or "").partition("\n\n")
     parser = argparse.ArgumentParser(
         prog="async_requests.py",
         usage="%(prog)s [OPTION ...] [TEXT ... | - | --file FILE]",
-        description="Classify texts through a sentiment AsyncAPI.",
-        epilog=EPILOG,
+        description=description,
+        epilog=more.partition("\nThis one file")[0],
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,  # the defaults are those of the records
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    _add_input(parser.add_argument_group("input"))
-    _add_output(parser.add_argument_group("output"))
-    _add_service(parser.add_argument_group("service"))
+    policy = Policy()
+    file: dict[str, Any] = {"metavar": "FILE", "type": Path}
+    number: dict[str, Any] = {"metavar": "N", "type": functools.partial(_whole, 1)}
+    seconds: dict[str, Any] = {"metavar": "SECONDS", "type": _seconds}
+
+    # fmt: off
+    add = parser.add_argument_group("input").add_argument
+    add("texts", nargs="*", default=[], metavar="TEXT", help="to classify; - reads standard input")
+    add("--file", help="to read, gzip or not; - is standard input")
+    add("--format", choices=("text", "csv", "tsv", "jsonl"), help="of the input (by its name)")
+    add("--column", metavar="NAME",
+        help="of a CSV, where the texts are; a name or a number from 1")
+    add("--field", metavar="NAME", help="of JSON Lines, where the texts are")
+    add("--no-header-row", action="store_false", dest="header_row",
+        help="the first row of the CSV is data")
+    add("--delimiter", type=_character, help="of the CSV")
+    add("--encoding", type=_encoding, help=f"of the input ({InputOptions().encoding})")
+
+    add = parser.add_argument_group("output").add_argument
+    add("--output", **file, help="to write; FILE.part until it is complete (standard output)")
+    add("--output-format", choices=("jsonl", "csv", "tsv"), help="(by the name of the output)")
+    add("--state", **file, help="keeps the ids, so that the run can go on")
+    add("--quiet", action="store_true", help="no progress and no summary")
+    add("--json", action="store_true",
+        help="the summary as JSON, on standard output if that is free")
+    add("--plot", **file, help="histograms as an image; needs matplotlib")
+
+    add = parser.add_argument_group("service").add_argument
+    endpoint = os.environ.get("SENTIMENT_ENDPOINT") or ENDPOINT
+    add("--endpoint", default=endpoint, metavar="URL",
+        help="of the API; SENTIMENT_ENDPOINT in the environment (%(default)s)")
+    add("--header", action="append", type=_header, metavar="'NAME: VALUE'",
+        help="for every request; can be given again")
+    add("--insecure", action="store_true", help="do not check the certificate of an https endpoint")
+    add("--batch-size", **number,
+        help=f"texts in a request (of a file {policy.batch_size}, of arguments 1)")
+    add("--window", **number,
+        help=f"requests that are submitted and not finished, at most ({policy.window})")
+    add("--concurrency", **number, help=f"connections at once ({policy.concurrency})")
+    add("--timeout", **seconds,
+        help=f"from the submission of a request to its result ({policy.timeout:g})")
+    add("--deadline", **seconds, help="for the whole run")
+    add("--wait-ready", **seconds, help="first wait until a sample text is answered")
+    add("--retry-for", **seconds,
+        help=f"without a good answer, until the gateway counts as gone ({policy.retry_for:g})")
+    add("--retry-failed", type=functools.partial(_whole, 0), metavar="N",
+        help=f"times that a request is submitted again after it failed ({policy.retry_failed})")
+    # fmt: on
     return parser
 
 
-def _add_input(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("texts", nargs="*", metavar="TEXT", help="to classify; - reads standard input")
-    add("--file", help="to read, gzip or not; - is standard input")
-    add("--format", choices=("text", "csv", "tsv", "jsonl"), help="of the input (by its name)")
-    add("--column", default="", metavar="NAME",
-        help="of a CSV, where the texts are; a name or a number from 1")  # fmt: skip
-    add("--field", default="", metavar="NAME", help="of JSON Lines, where the texts are")
-    add("--no-header-row", action="store_true", help="the first row of the CSV is data")
-    add("--delimiter", type=_character, help="of the CSV")
-    add("--encoding", default="utf-8", type=_encoding, help="of the input (%(default)s)")
-
-
-def _add_output(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    add("--output", type=Path, metavar="FILE",
-        help="to write; FILE.part until it is complete (standard output)")  # fmt: skip
-    add("--output-format", choices=("jsonl", "csv", "tsv"), help="(by the name of the output)")
-    add("--state", type=Path, metavar="FILE", help="keeps the ids, so that the run can go on")
-    add("--quiet", action="store_true", help="no progress and no summary")
-    add("--json", action="store_true",
-        help="the summary as JSON, on standard output if that is free")  # fmt: skip
-    add("--plot", type=Path, metavar="FILE", help="histograms as an image; needs matplotlib")
-
-
-def _add_service(group: argparse._ArgumentGroup) -> None:
-    add = group.add_argument
-    policy = Policy()
-    endpoint = os.environ.get("SENTIMENT_ENDPOINT") or ENDPOINT
-    add("--endpoint", default=endpoint, metavar="URL",
-        help="of the API; SENTIMENT_ENDPOINT in the environment (%(default)s)")  # fmt: skip
-    add("--header", action="append", default=[], type=_header, metavar="'NAME: VALUE'",
-        help="for every request; can be given again")  # fmt: skip
-    add("--insecure", action="store_true", help="do not check the certificate of an https endpoint")
-    add("--batch-size", type=_positive, metavar="N",
-        help=f"texts in a request (of a file {policy.batch_size}, of arguments 1)")  # fmt: skip
-    add("--window", type=_positive, default=policy.window, metavar="N",
-        help="requests that are submitted and not finished, at most (%(default)s)")  # fmt: skip
-    add("--concurrency", type=_positive, default=policy.concurrency, metavar="N",
-        help="connections at once (%(default)s)")  # fmt: skip
-    add("--timeout", type=_seconds, default=policy.timeout, metavar="SECONDS",
-        help="from the submission of a request to its result (%(default)g)")  # fmt: skip
-    add("--deadline", type=_seconds, metavar="SECONDS", help="for the whole run")
-    add("--wait-ready", type=_seconds, metavar="SECONDS",
-        help="first wait until a sample text is answered")  # fmt: skip
-    add("--retry-for", type=_seconds, default=policy.retry_for, metavar="SECONDS",
-        help="without a good answer, until the gateway counts as gone (%(default)g)")  # fmt: skip
-    add("--retry-failed", type=_not_negative, default=policy.retry_failed, metavar="N",
-        help="times that a request is submitted again after it failed (%(default)s)")  # fmt: skip
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _not_negative(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
+def _whole(least: int, text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else -1
     if value < least:
         raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, at least {least}")
@@ -3049,6 +2388,7 @@ def _character(text: str) -> str:
 
 def _encoding(text: str) -> str:
     try:
+        "".encode(text)  # of text, that is: lookup knows others
         return codecs.lookup(text).name
     except LookupError as error:
         raise argparse.ArgumentTypeError(f"{text!r}: is no encoding") from error

@@ -134,9 +134,12 @@ def test_inputs(
         ("a.csv", b"a,b\n1,2\n", [], "--column must say where the texts are; there are: a, b"),
         ("a.csv", b"a,b\n1,2\n", ["--column", "c"], "no column 'c'; there are: a, b"),
         ("a.csv", b"a,b\n1,2\n", ["--column", "3"], "no column '3'"),
+        ("a.csv", b"a,b\n1,2\n", ["--column", "\u00b2"], "no column '\u00b2'"),
         ("a.csv", b"1,2\n", ["--no-header-row"], "--column must be a number"),
+        ("a.csv", b"1,2\n", ["--no-header-row", "--column", "00"], "--column must be a number"),
         ("a.csv", b'text\n"never closed\n', [], "unexpected end of data"),
         ("a.txt", b"caf\xe9\n", [], "is not utf-8; see --encoding"),
+        ("a.txt", b"no mark\n", ["--encoding", "utf-16"], "is not utf-16; see --encoding"),
         ("a.txt.gz", b"\x1f\x8b\x08\x00broken", [], "a.txt.gz"),
         ("a.txt.gz", b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20, [], "invalid block type"),
     ],
@@ -189,7 +192,9 @@ def test_rows_without_a_text_fail_alone(tmp_path: Path, capfd: Capture) -> None:
 def test_json_lines_keep_their_fields(tmp_path: Path) -> None:
     """Objects come back with ours added; lines without a text say why."""
     source, output = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    source.write_text('{"id": 7, "text": "x"}\nnot json\n[1]\n{"text": 1}\n', encoding="utf-8")
+    deep = "[" * 100_000
+    rows = ['{"id": 7, "text": "x"}', "not json", "[1]", '{"text": 1}', deep]
+    source.write_text("\n".join(rows), encoding="utf-8")
 
     assert command(FakeGateway(), "--file", str(source), "--output", str(output)) == 1
 
@@ -200,6 +205,7 @@ def test_json_lines_keep_their_fields(tmp_path: Path) -> None:
     assert str(found[1]["error"]).startswith("the line is not JSON")
     assert str(found[2]["error"]).startswith("the line is no JSON object: [1]")
     assert found[3]["error"] == "the object has no text in field text or input_text"
+    assert str(found[4]["error"]).startswith("the line is not JSON: maximum recursion depth")
 
 
 @pytest.mark.parametrize(
@@ -255,6 +261,25 @@ def test_full_disk_is_said(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_summary_that_nobody_reads(tmp_path: Path) -> None:
+    """Not even the interpreter, which ends with 120 then, has anything to say of it."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = (
+        "import sys; from tests.client.gateway import *;"
+        " sys.exit(command(FakeGateway(), *sys.argv[1:]))"
+    )
+    arguments = ["x", "--json", "--output", str(tmp_path / "out.jsonl")]
+
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_half_characters_are_escaped(tmp_path: Path) -> None:
     """An argument that is no UTF-8 goes through, and comes back escaped."""
     output = tmp_path / "out.jsonl"
@@ -273,9 +298,11 @@ def test_half_characters_are_escaped(tmp_path: Path) -> None:
         (["--timeout", "x"], "number of seconds"),
         (["--delimiter", "ab"], "one character"),
         (["--encoding", "utf-99"], "no encoding"),
+        (["--encoding", "hex"], "no encoding"),
         (["--header", "x"], "'NAME: VALUE'"),
         (["--header", "X-Request-Id: 1"], "is set here"),
         (["--file", "x", "text"], "not both"),
+        (["--file", "x", "-"], "not both"),
         (["--output", "x.csv.gz"], "not compressed"),
         (["--endpoint", "gateway"], "must be http://"),
         (["--plot", "x.png"], "needs matplotlib"),

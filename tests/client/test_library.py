@@ -189,6 +189,16 @@ def test_retry_after_is_obeyed() -> None:
     assert asyncio.run(send()) >= 0.4
 
 
+def test_retry_after_has_an_end() -> None:
+    """A gateway that asks to wait for ever is of no use once a request would have timed out."""
+    gateway = FakeGateway()
+    busy = httpx.Response(503, headers={"Retry-After": "inf"})
+    gateway.faults = [None, None, None, *[busy] * 10]
+
+    with pytest.raises(CannotRun, match=r"no good answer for 0.5 s: HTTP 503"):
+        run(gateway, ["a", "b"], replace(FAST, window=1, timeout=0.5))
+
+
 def refusing_b(monkeypatch: pytest.MonkeyPatch) -> FakeGateway:
     """A gateway that answers 502 to every submission of the text b."""
     gateway = FakeGateway()
