@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any, Generic, TypeVar
 
 from project.asyncapi.storage import DuplicateRequest, LeaseLost, Storage
 from project.asyncapi.types import Delivery, Depth, Request, Workload
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -43,7 +46,11 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class _Call(Generic[T]):
-    """A storage call that waits for its turn."""
+    """A storage call that waits for its turn.
+
+    Attributes:
+        durable: its caller was promised that it is on the disk.
+    """
 
     run: Callable[[], T]
     durable: bool
@@ -51,15 +58,14 @@ class _Call(Generic[T]):
 
 
 class _Worker:
-    """Runs calls on one thread, all of a kind that have come in meanwhile in one go.
+    """Runs calls on one thread, in their order, all that have come in meanwhile in one go.
 
-    One hop to the thread and, when they are written, one wait for the disk serve them all. Those
-    that need not wait for the disk come first, and by themselves.
+    One hop to the thread and, when they are written, one wait for the disk serve them all.
     """
 
     def __init__(self, name: str, run: Callable[[Sequence[_Call[Any]]], list[Any]]) -> None:
         self._run = run
-        self._waiting: dict[bool, list[_Call[Any]]] = {False: [], True: []}  # by durability
+        self._waiting: list[_Call[Any]] = []
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -75,7 +81,7 @@ class _Worker:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the queue is closed")
-            self._waiting[durable].append(_Call(call, durable, future))
+            self._waiting.append(_Call(call, durable, future))
             self._changed.notify()
         return future
 
@@ -97,11 +103,10 @@ class _Worker:
     def _next(self) -> list[_Call[Any]]:
         """Wait for calls; none when there are no more and the worker is closed."""
         with self._changed:
-            while not (self._waiting[False] or self._waiting[True] or self._closed):
+            while not (self._waiting or self._closed):
                 self._changed.wait()
-            durable = not self._waiting[False]
-            waiting = self._waiting[durable]
-            self._waiting[durable] = waiting[GROUP:]
+            waiting = self._waiting
+            self._waiting = waiting[GROUP:]
             return waiting[:GROUP]
 
 
@@ -129,6 +134,7 @@ class RequestQueue:
         self._max_length = max_length
         depth = storage.depth()
         self._length = depth.queued + depth.in_flight
+        self._beginning: dict[str, asyncio.Future[None]] = {}
         self._writer = _Worker("storage-writer", self._commit)
         self._reader = _Worker("storage-reader", _run_all)
 
@@ -150,7 +156,7 @@ class RequestQueue:
         await asyncio.shield(stored)
 
     async def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
-        """Lease up to ``limit`` requests, without waiting for one."""
+        """Lease up to ``limit`` requests, without waiting for one; they may be sent later."""
         call = self._writer.submit(lambda: self._storage.receive(limit, lease_seconds))
         return await asyncio.shield(call)
 
@@ -158,6 +164,16 @@ class RequestQueue:
         """Lease it for longer."""
         call = self._writer.submit(lambda: self._storage.renew(delivery, lease_seconds))
         await asyncio.shield(call)
+
+    def begin(self, delivery: Delivery) -> None:
+        """It is sent now: who looks from now on sees it in progress.
+
+        Nobody who sends waits for the writer; only who looks at the request meanwhile does.
+        """
+        request_id = delivery.request.id
+        begun = self._writer.submit(lambda: self._storage.begin(delivery))
+        self._beginning[request_id] = begun
+        begun.add_done_callback(lambda _: self._begun(request_id, begun))
 
     async def complete(self, delivery: Delivery, result: bytes) -> None:
         """Store its result."""
@@ -167,14 +183,16 @@ class RequestQueue:
         """End it without a result."""
         await self._end(lambda: self._storage.fail(delivery, reason))
 
-    async def release(self, delivery: Delivery) -> None:
-        """Put it back."""
-        released = self._writer.submit(lambda: self._storage.release(delivery))
+    async def release(self, delivery: Delivery, *, broke: bool) -> None:
+        """Put it back; see :meth:`Storage.release`."""
+        released = self._writer.submit(lambda: self._storage.release(delivery, broke=broke))
         released.add_done_callback(self._released)  # not after the await, as in send()
         await asyncio.shield(released)
 
     async def get(self, request_id: str) -> Workload | None:
         """What is known of a request."""
+        if begun := self._beginning.get(request_id):
+            await asyncio.wait([begun])
         return await self._reader.submit(lambda: self._storage.get(request_id))
 
     async def depth(self) -> Depth:
@@ -208,6 +226,11 @@ class RequestQueue:
         else:
             self._changed.send()
 
+    def _begun(self, request_id: str, begun: asyncio.Future[None]) -> None:
+        self._beginning.pop(request_id, None)
+        if not begun.cancelled() and (error := begun.exception()) is not None:
+            logger.warning("it is sent, but not shown so: %s", error, extra={"id": request_id})
+
     def _released(self, released: asyncio.Future[None]) -> None:
         if not released.cancelled() and released.exception() is None:
             self._changed.send()
@@ -215,7 +238,7 @@ class RequestQueue:
     def _commit(self, calls: Sequence[_Call[Any]]) -> list[Any]:
         """Run the calls in one transaction; if that fails, each in its own, to see which did."""
         try:
-            with self._storage.transaction(durable=calls[0].durable):
+            with self._storage.transaction(durable=any(call.durable for call in calls)):
                 return [_outcome(call, (LeaseLost, DuplicateRequest)) for call in calls]
         except Exception as error:
             if len(calls) == 1:
