@@ -60,18 +60,21 @@ class _Call(Generic[T]):
 class _Worker:
     """Runs calls on one thread, in their order, all that have come in meanwhile in one go.
 
-    One hop to the thread and, when they are written, one wait for the disk serve them all.
+    One hop to the thread and, when they are written, one wait for the disk serve them all. Those
+    that are urgent come first, and by themselves: they do not wait for the others' disk.
     """
 
     def __init__(self, name: str, run: Callable[[Sequence[_Call[Any]]], list[Any]]) -> None:
         self._run = run
-        self._waiting: list[_Call[Any]] = []
+        self._waiting: dict[bool, list[_Call[Any]]] = {False: [], True: []}  # by urgency
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, call: Callable[[], T], *, durable: bool = False) -> asyncio.Future[T]:
+    def submit(
+        self, call: Callable[[], T], *, durable: bool = False, urgent: bool = False
+    ) -> asyncio.Future[T]:
         """Run ``call``; what it returns or raises is the future's.
 
         Raises:
@@ -81,7 +84,7 @@ class _Worker:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the queue is closed")
-            self._waiting.append(_Call(call, durable, future))
+            self._waiting[urgent].append(_Call(call, durable, future))
             self._changed.notify()
         return future
 
@@ -103,10 +106,11 @@ class _Worker:
     def _next(self) -> list[_Call[Any]]:
         """Wait for calls; none when there are no more and the worker is closed."""
         with self._changed:
-            while not (self._waiting or self._closed):
+            while not (self._waiting[False] or self._waiting[True] or self._closed):
                 self._changed.wait()
-            waiting = self._waiting
-            self._waiting = waiting[GROUP:]
+            urgent = bool(self._waiting[True])
+            waiting = self._waiting[urgent]
+            self._waiting[urgent] = waiting[GROUP:]
             return waiting[:GROUP]
 
 
@@ -157,7 +161,7 @@ class RequestQueue:
 
     async def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
         """Lease up to ``limit`` requests, without waiting for one; they may be sent later."""
-        call = self._writer.submit(lambda: self._storage.receive(limit, lease_seconds))
+        call = self._writer.submit(lambda: self._storage.receive(limit, lease_seconds), urgent=True)
         return await asyncio.shield(call)
 
     async def renew(self, delivery: Delivery, lease_seconds: float) -> None:

@@ -41,7 +41,7 @@ SCHEMA_VERSION = 4
 # `receives` counts the deliveries that broke.
 SCHEMA = """
 CREATE TABLE requests (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     digest BLOB NOT NULL,
     status TEXT NOT NULL,
