@@ -144,8 +144,8 @@ def _request_id(own: bytes | None) -> bytes:
 def _trace(client_trace: bytes | None) -> list[tuple[bytes, bytes]]:
     """A span of the client's trace or of a new one, not sampled."""
     # No secrets, unlike request ids: no call of the system, which other threads would overtake.
-    trace = client_trace or b"%032x" % random.getrandbits(128)  # noqa: S311
-    span = trace[-16:] if client_trace is None else b"%016x" % random.getrandbits(64)  # noqa: S311
+    trace = client_trace or b"%032x" % random.getrandbits(128)
+    span = trace[-16:] if client_trace is None else b"%016x" % random.getrandbits(64)
     return [(b"x-b3-sampled", b"0"), (b"x-b3-spanid", span), (b"x-b3-traceid", trace)]
 
 

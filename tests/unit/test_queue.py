@@ -201,9 +201,7 @@ def test_concurrent_calls_share_commits(storage: FakeStorage) -> None:
 
 
 def test_only_what_was_promised_waits_for_the_disk(storage: FakeStorage) -> None:
-    """New requests and ends are durable, and with them what shares their commit; leases are not,
-    and do not wait behind such.
-    """
+    """New requests and ends are durable, and who shares their commit; leases do not wait for it."""
 
     async def body(queue: RequestQueue, signal: Signal) -> None:
         await queue.send(request("a"))
