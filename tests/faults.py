@@ -48,6 +48,11 @@ class PausingStorage(SQLiteStorage):
         self._steps |= {"receive"} if deliveries else set()
         return deliveries
 
+    def begin(self, delivery: Delivery) -> None:
+        """Noted."""
+        self._steps |= {"begin"}
+        super().begin(delivery)
+
     def complete(self, delivery: Delivery, result: bytes) -> None:
         """Noted."""
         self._steps |= {"complete"}

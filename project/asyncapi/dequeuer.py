@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from project.asyncapi import gojson
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
@@ -24,6 +27,11 @@ RENEW_SECONDS = 10.0
 LONG_POLL_SECONDS = 10.0
 IDLE_SLEEP_SECONDS = 10.0
 """How long Cortex's dequeuer asks SQS for a message, and sleeps when none came."""
+
+AHEAD = 8
+"""Requests that are leased before the container has a place for them, so that it has the next one
+as soon as it has answered; ``max_concurrency`` if that is more. The next are leased when half of
+them are sent: one transaction for several."""
 
 STORAGE_RETRY_SECONDS = 1.0
 
@@ -49,7 +57,7 @@ class Dequeuer:
     """Keeps at most ``max_concurrency`` requests in the container.
 
     Args:
-        changed: sent by the queue and the readiness probe, and here when a request has ended.
+        changed: sent by the queue and the readiness probe, and here when more should be leased.
     """
 
     def __init__(
@@ -65,6 +73,9 @@ class Dequeuer:
         self._readiness = readiness
         self._changed = changed
         self._policy = policy
+        self._most_ahead = max(AHEAD, policy.max_concurrency)
+        self._ahead: deque[Delivery] = deque()
+        self._drained = False  # the queue was, and nothing has changed since
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._in_container = 0
         self._stopping = False
@@ -75,12 +86,13 @@ class Dequeuer:
         try:
             while not self._stopping:
                 changed = self._changed.listen()
-                free = self._free()
-                deliveries = await self._pull(free)
-                for delivery in deliveries:
-                    self._start(delivery)
-                if not free or len(deliveries) < free:  # nothing may, or can, be pulled
+                self._drained = False
+                await self._pull()
+                if not self._open:
+                    await self._give_back()
+                if self._drained or not self._wanted():
                     await self._idle(changed)
+            await self._give_back()
             while self._running:
                 await asyncio.wait(self._running)
         finally:
@@ -96,16 +108,31 @@ class Dequeuer:
         for task in self._running:
             task.cancel()
 
-    def _free(self) -> int:
-        """How many requests may be pulled; those that wait to be stored hold up no others yet."""
-        most = self._policy.max_concurrency
-        if not self._readiness.ready:
-            return 0
-        return min(most - self._in_container, 2 * most - len(self._running))
+    @property
+    def _open(self) -> bool:
+        """Whether anything may be sent."""
+        return self._readiness.ready and not self._stopping
 
-    async def _pull(self, limit: int) -> list[Delivery]:
-        if not limit:
-            return []
+    def _places(self) -> int:
+        """How many may be sent; those that wait to be stored hold up no others yet."""
+        most = self._policy.max_concurrency
+        return min(most - self._in_container, 2 * most - len(self._running)) if self._open else 0
+
+    def _wanted(self) -> int:
+        """How many to lease: none until half of those ahead are sent, then all there may be."""
+        if not self._open or len(self._ahead) > self._most_ahead // 2:
+            return 0
+        return self._places() + self._most_ahead - len(self._ahead)
+
+    async def _pull(self) -> None:
+        """Lease what is wanted, and send what may be sent."""
+        if wanted := self._wanted():
+            received = await self._receive(wanted)
+            self._drained = len(received) < wanted
+            self._ahead.extend(received)
+        self._send()
+
+    async def _receive(self, limit: int) -> list[Delivery]:
         try:
             return await self._queue.receive(limit, LEASE_SECONDS)
         except StorageError:
@@ -114,53 +141,74 @@ class Dequeuer:
             self._changed.send()
             return []
 
+    async def _give_back(self) -> None:
+        """What is leased and not sent is for whoever is ready first."""
+        while self._ahead:
+            delivery = self._ahead.pop()
+            try:
+                await self._queue.release(delivery, broke=False)
+            except StorageError as error:  # nobody renews it: its lease runs out
+                logger.warning("not given back: %s", error, extra={"id": delivery.request.id})
+
     async def _idle(self, changed: asyncio.Event) -> None:
         """Wait for a change; a lease that runs out sends none, so look again now and then."""
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), LONG_POLL_SECONDS)
-            return
-        if self._policy.faithful and not self._running and not self._stopping:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + LONG_POLL_SECONDS
+        timer = loop.call_at(until, changed.set)  # a tenth of what asyncio.wait_for costs
+        try:
+            await changed.wait()
+        finally:
+            timer.cancel()
+        nothing_came = loop.time() >= until and not self._running
+        if self._policy.faithful and nothing_came and not self._stopping:
             await asyncio.sleep(IDLE_SLEEP_SECONDS)
+
+    def _send(self) -> None:
+        """Send what is leased while the container has a place."""
+        while self._ahead and self._places():
+            self._start(self._ahead.popleft())
+        if not self._drained and self._wanted():
+            self._changed.send()
 
     def _start(self, delivery: Delivery) -> None:
         self._in_container += 1
+        self._queue.begin(delivery)
         task = asyncio.create_task(self._process(delivery))
         self._running[task] = delivery
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         del self._running[task]
-        self._changed.send()
+        self._send()
 
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            for delivery in list(self._running.values()):
+            for delivery in [*self._running.values(), *self._ahead]:
                 with contextlib.suppress(StorageError):  # it ended meanwhile, or is tried again
                     await self._queue.renew(delivery, LEASE_SECONDS)
 
     async def _process(self, delivery: Delivery) -> None:
-        request = delivery.request
-        logger.info("in_progress", extra={"id": request.id, "receives": delivery.receives})
+        extra = {"id": delivery.request.id, "receives": delivery.receives}
+        logger.info("in_progress", extra=extra)
+        end = await self._submit(delivery)
+        self._in_container -= 1
+        self._send()  # the container need not wait until this one's end is stored
+        await end
+
+    async def _submit(self, delivery: Delivery) -> Coroutine[Any, Any, None]:
+        """Have it computed; returns what is left to do: to store what came of it."""
         try:
-            result = await self._submit(request)
+            result = await self._handler.submit(delivery.request)
         except NotSuccessful as error:
-            await self._fail(delivery, str(error))
+            return self._fail(delivery, str(error))
         except Unreachable as error:
-            await self._retry(delivery, str(error))
+            return self._broken(delivery, str(error))
         except Exception as error:
             # Whatever nobody thought of ends the request: it must not be sent for ever.
-            logger.exception("unforeseen", extra={"id": request.id})
-            await self._fail(delivery, f"{type(error).__name__}: {error}")
-        else:
-            await self._complete(delivery, result)
-
-    async def _submit(self, request: Request) -> bytes:
-        try:
-            return await self._handler.submit(request)
-        finally:  # the next one need not wait until this one's end is stored
-            self._in_container -= 1
-            self._changed.send()
+            logger.exception("unforeseen", extra={"id": delivery.request.id})
+            return self._fail(delivery, f"{type(error).__name__}: {error}")
+        return self._complete(delivery, result)
 
     async def _complete(self, delivery: Delivery, result: bytes) -> None:
         request_id = delivery.request.id
@@ -172,15 +220,17 @@ class Dequeuer:
             )  # fmt: skip
         await self._store(lambda: self._queue.complete(delivery, result), "completed", delivery)
 
-    async def _retry(self, delivery: Delivery, reason: str) -> None:
+    def _broken(self, delivery: Delivery, reason: str) -> Coroutine[Any, Any, None]:
         if self._policy.faithful and not _go_resends(delivery.request):
-            await self._fail(delivery, reason)
-            return
-        self._readiness.lost()
+            return self._fail(delivery, reason)
+        self._readiness.lost()  # at once: what is ahead must not be sent after it
         if delivery.receives >= self._policy.max_receives:
-            await self._fail(delivery, f"{reason}, {delivery.receives} times")
-            return
-        await self._store(lambda: self._queue.release(delivery), "released", delivery, reason)
+            return self._fail(delivery, f"{reason}, {delivery.receives} times")
+        return self._release(delivery, reason)
+
+    async def _release(self, delivery: Delivery, reason: str) -> None:
+        step = partial(self._queue.release, delivery, broke=True)
+        await self._store(step, "released", delivery, reason)
 
     async def _fail(self, delivery: Delivery, reason: str) -> None:
         await self._store(lambda: self._queue.fail(delivery, reason), "failed", delivery, reason)

@@ -18,6 +18,7 @@ import zlib
 from collections.abc import AsyncIterator, Callable
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -64,6 +65,16 @@ class _GoRequest(aiohttp.ClientRequest):
         fields = list(self.headers.items())
         first = [field for name in GO_FIRST for field in fields if field[0] == name]
         self.headers = CIMultiDict(first + [each for each in fields if each[0] not in GO_FIRST])
+
+
+class _OneChunk(aiohttp.BytesPayload):
+    """A body that goes out in one piece with the header and the end: one call of the system."""
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        """The whole of it."""
+        await writer.write_eof(self._value)
 
 
 class RequestHandler:
@@ -123,7 +134,8 @@ class RequestHandler:
             async with self._session.request(
                 method,
                 url,
-                data=_chunks(body) if body and method == "POST" else None,
+                data=_chunked(body) if body and method == "POST" else None,
+                chunked=True if body and method == "POST" else None,
                 headers=headers,
                 allow_redirects=False,
             ) as response:
@@ -176,6 +188,10 @@ def _redirected(url: URL, location: str) -> URL:
         return url.join(URL(location))
     except ValueError as error:
         raise NotSuccessful(f"the answer redirects to {location!r}: {error}") from error
+
+
+def _chunked(body: bytes) -> _OneChunk | AsyncIterator[bytes]:
+    return _OneChunk(body) if len(body) <= GO_BUFFER_BYTES else _chunks(body)
 
 
 async def _chunks(body: bytes) -> AsyncIterator[bytes]:

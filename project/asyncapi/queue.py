@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from project.asyncapi.storage import DuplicateRequest, LeaseLost, Storage
 from project.asyncapi.types import Delivery, Depth, Request, Workload
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -41,32 +45,55 @@ class Signal:
         self._event = asyncio.Event()
 
 
+Outcome: TypeAlias = T | BaseException
+"""What a call returned or raised."""
+
+
+def _nothing(_: Outcome[Any]) -> None:
+    """Nobody but the caller is interested."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Call(Generic[T]):
-    """A storage call that waits for its turn."""
+    """A storage call that waits for its turn.
+
+    Attributes:
+        durable: its caller was promised that it is on the disk.
+        then: called on the event loop with the outcome, though the caller may have left.
+    """
 
     run: Callable[[], T]
     durable: bool
+    then: Callable[[Outcome[T]], None]
     future: asyncio.Future[T]
 
 
 class _Worker:
-    """Runs calls on one thread, all of a kind that have come in meanwhile in one go.
+    """Runs calls on one thread, in their order, all that have come in meanwhile in one go.
 
     One hop to the thread and, when they are written, one wait for the disk serve them all. Those
-    that need not wait for the disk come first, and by themselves.
+    that are urgent come first, and by themselves: they do not wait for the others' disk.
     """
 
     def __init__(self, name: str, run: Callable[[Sequence[_Call[Any]]], list[Any]]) -> None:
         self._run = run
-        self._waiting: dict[bool, list[_Call[Any]]] = {False: [], True: []}  # by durability
+        self._waiting: dict[bool, list[_Call[Any]]] = {False: [], True: []}  # by urgency
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, call: Callable[[], T], *, durable: bool = False) -> asyncio.Future[T]:
+    def submit(
+        self,
+        call: Callable[[], T],
+        then: Callable[[Outcome[T]], None] = _nothing,
+        *,
+        durable: bool = False,
+        urgent: bool = False,
+    ) -> asyncio.Future[T]:
         """Run ``call``; what it returns or raises is the future's.
+
+        What was begun is done, and ``then`` is told, though the future may be cancelled.
 
         Raises:
             RuntimeError: the worker is closed.
@@ -75,7 +102,7 @@ class _Worker:
         with self._changed:
             if self._closed:
                 raise RuntimeError("the queue is closed")
-            self._waiting[durable].append(_Call(call, durable, future))
+            self._waiting[urgent].append(_Call(call, durable, then, future))
             self._changed.notify()
         return future
 
@@ -99,14 +126,15 @@ class _Worker:
         with self._changed:
             while not (self._waiting[False] or self._waiting[True] or self._closed):
                 self._changed.wait()
-            durable = not self._waiting[False]
-            waiting = self._waiting[durable]
-            self._waiting[durable] = waiting[GROUP:]
+            urgent = bool(self._waiting[True])
+            waiting = self._waiting[urgent]
+            self._waiting[urgent] = waiting[GROUP:]
             return waiting[:GROUP]
 
 
 def _settle(calls: Sequence[_Call[Any]], outcomes: Sequence[Any]) -> None:
     for call, outcome in zip(calls, outcomes, strict=True):
+        call.then(outcome)
         if call.future.cancelled():
             continue
         if isinstance(outcome, BaseException):
@@ -129,6 +157,7 @@ class RequestQueue:
         self._max_length = max_length
         depth = storage.depth()
         self._length = depth.queued + depth.in_flight
+        self._beginning: dict[str, asyncio.Future[None]] = {}
         self._writer = _Worker("storage-writer", self._commit)
         self._reader = _Worker("storage-reader", _run_all)
 
@@ -144,20 +173,27 @@ class RequestQueue:
         if self._length >= self._max_length:
             raise QueueFull(f"the queue holds {self._length} requests, as many as it may")
         self._length += 1  # at once: others who come before it is stored must see it
-        stored = self._writer.submit(lambda: self._storage.add(request), durable=True)
-        # Not after the await: of a caller who leaves, the request is stored all the same.
-        stored.add_done_callback(self._sent)
-        await asyncio.shield(stored)
+        await self._writer.submit(lambda: self._storage.add(request), self._sent, durable=True)
 
     async def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
-        """Lease up to ``limit`` requests, without waiting for one."""
-        call = self._writer.submit(lambda: self._storage.receive(limit, lease_seconds))
-        return await asyncio.shield(call)
+        """Lease up to ``limit`` requests, without waiting for one; they may be sent later."""
+        return await self._writer.submit(
+            lambda: self._storage.receive(limit, lease_seconds), urgent=True
+        )
 
     async def renew(self, delivery: Delivery, lease_seconds: float) -> None:
         """Lease it for longer."""
-        call = self._writer.submit(lambda: self._storage.renew(delivery, lease_seconds))
-        await asyncio.shield(call)
+        await self._writer.submit(lambda: self._storage.renew(delivery, lease_seconds))
+
+    def begin(self, delivery: Delivery) -> None:
+        """It is sent now: who looks from now on sees it in progress.
+
+        Nobody who sends waits for the writer; only who looks at the request meanwhile does.
+        """
+        request_id = delivery.request.id
+        self._beginning[request_id] = self._writer.submit(
+            lambda: self._storage.begin(delivery), partial(self._begun, request_id)
+        )
 
     async def complete(self, delivery: Delivery, result: bytes) -> None:
         """Store its result."""
@@ -167,14 +203,16 @@ class RequestQueue:
         """End it without a result."""
         await self._end(lambda: self._storage.fail(delivery, reason))
 
-    async def release(self, delivery: Delivery) -> None:
-        """Put it back."""
-        released = self._writer.submit(lambda: self._storage.release(delivery))
-        released.add_done_callback(self._released)  # not after the await, as in send()
-        await asyncio.shield(released)
+    async def release(self, delivery: Delivery, *, broke: bool) -> None:
+        """Put it back; see :meth:`Storage.release`."""
+        await self._writer.submit(
+            lambda: self._storage.release(delivery, broke=broke), self._released
+        )
 
     async def get(self, request_id: str) -> Workload | None:
         """What is known of a request."""
+        if begun := self._beginning.get(request_id):
+            await asyncio.wait([begun])
         return await self._reader.submit(lambda: self._storage.get(request_id))
 
     async def depth(self) -> Depth:
@@ -183,8 +221,7 @@ class RequestQueue:
 
     async def purge(self, age_seconds: float, limit: int) -> int:
         """Forget up to ``limit`` requests that ended longer ago."""
-        call = self._writer.submit(lambda: self._storage.purge(age_seconds, limit))
-        return await asyncio.shield(call)
+        return await self._writer.submit(lambda: self._storage.purge(age_seconds, limit))
 
     async def close(self) -> None:
         """Finish the calls that were made, then close the storage."""
@@ -193,29 +230,33 @@ class RequestQueue:
         self._storage.close()
 
     async def _end(self, call: Callable[[], None]) -> None:
-        ended = self._writer.submit(call, durable=True)
-        ended.add_done_callback(self._ended)
-        # Shielded: what was begun is done, whether or not its caller is still there.
-        await asyncio.shield(ended)
+        await self._writer.submit(call, self._ended, durable=True)
 
-    def _ended(self, ended: asyncio.Future[None]) -> None:
-        if not ended.cancelled() and ended.exception() is None:
+    def _ended(self, outcome: Outcome[None]) -> None:
+        if outcome is None:
             self._length -= 1
 
-    def _sent(self, stored: asyncio.Future[bool]) -> None:
-        if stored.cancelled() or stored.exception() is not None or not stored.result():
-            self._length -= 1
-        else:
+    def _sent(self, outcome: Outcome[bool]) -> None:
+        if outcome is True:
             self._changed.send()
+        else:  # it was there already, or cannot be stored
+            self._length -= 1
 
-    def _released(self, released: asyncio.Future[None]) -> None:
-        if not released.cancelled() and released.exception() is None:
+    def _begun(self, request_id: str, outcome: Outcome[None]) -> None:
+        begun = self._beginning.pop(request_id, None)
+        if outcome is not None:
+            if begun is not None:
+                begun.cancel()  # nobody asks it for the error
+            logger.warning("it is sent, but not shown so: %s", outcome, extra={"id": request_id})
+
+    def _released(self, outcome: Outcome[None]) -> None:
+        if outcome is None:
             self._changed.send()
 
     def _commit(self, calls: Sequence[_Call[Any]]) -> list[Any]:
         """Run the calls in one transaction; if that fails, each in its own, to see which did."""
         try:
-            with self._storage.transaction(durable=calls[0].durable):
+            with self._storage.transaction(durable=any(call.durable for call in calls)):
                 return [_outcome(call, (LeaseLost, DuplicateRequest)) for call in calls]
         except Exception as error:
             if len(calls) == 1:
@@ -227,7 +268,7 @@ def _run_all(calls: Sequence[_Call[Any]]) -> list[Any]:
     return [_outcome(call, (Exception,)) for call in calls]
 
 
-def _outcome(call: _Call[T], expected: tuple[type[Exception], ...]) -> T | Exception:
+def _outcome(call: _Call[T], expected: tuple[type[Exception], ...]) -> Outcome[T]:
     try:
         return call.run()
     except expected as error:

@@ -34,11 +34,14 @@ CACHE_KIBIBYTES = 16 * 1024
 VACUUM_PAGES = 250
 """Pages of 4 KiB that a purge gives back at most, so that it does not hold up the writer."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 # Payloads and results are apart: SQLite rewrites a whole row with every change of its status.
+# `status` is what clients see, `lease_until` whether a dequeuer has it: what is leased is in_queue
+# until it is sent, and what was sent once stays in_progress while it waits to be sent again.
+# `receives` counts the deliveries that broke.
 SCHEMA = """
 CREATE TABLE requests (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT,
+    seq INTEGER PRIMARY KEY,
     id TEXT NOT NULL UNIQUE,
     digest BLOB NOT NULL,
     status TEXT NOT NULL,
@@ -49,55 +52,58 @@ CREATE TABLE requests (
     ended_at REAL,
     reason TEXT
 );
-CREATE INDEX requests_in_queue ON requests (seq) WHERE status = 'in_queue';
-CREATE INDEX requests_leased ON requests (lease_until) WHERE status = 'in_progress';
+CREATE INDEX requests_waiting ON requests (seq) WHERE lease_until IS NULL AND ended_at IS NULL;
+CREATE INDEX requests_leased ON requests (lease_until) WHERE lease_until IS NOT NULL;
 CREATE INDEX requests_ended ON requests (ended_at) WHERE ended_at IS NOT NULL;
 CREATE TABLE payloads (seq INTEGER PRIMARY KEY, headers TEXT NOT NULL, body BLOB NOT NULL);
 CREATE TABLE results (seq INTEGER PRIMARY KEY, result BLOB NOT NULL);
 """
-# Not counted as a receive: that the whole runtime stopped is no fault of the request's.
-RECOVER = """
-UPDATE requests SET status = 'in_queue', receives = receives - 1, lease_until = NULL
-WHERE status = 'in_progress'
-"""
+# Neither counts as a delivery that broke: that the runtime stopped is no fault of the request's.
+RECOVER = "UPDATE requests SET lease_until = NULL WHERE lease_until IS NOT NULL"
+EXPIRE = "UPDATE requests SET lease_until = NULL WHERE lease_until <= ?"
 ADD = """
 INSERT INTO requests (id, digest, status, added_at) VALUES (?, ?, 'in_queue', ?)
 ON CONFLICT DO NOTHING RETURNING seq
 """
 ADD_PAYLOAD = "INSERT INTO payloads (seq, headers, body) VALUES (?, ?, ?)"
-EXPIRE = """
-UPDATE requests SET status = 'in_queue', lease_until = NULL
-WHERE status = 'in_progress' AND lease_until <= ?
-"""
 RECEIVE = """
-UPDATE requests
-SET status = 'in_progress', receives = receives + 1, receipt = receipt + 1, lease_until = ?
-WHERE seq IN (SELECT seq FROM requests WHERE status = 'in_queue' ORDER BY seq LIMIT ?)
-RETURNING seq, id, receives, receipt,
+UPDATE requests SET receipt = receipt + 1, lease_until = ?
+WHERE seq IN (
+    SELECT seq FROM requests WHERE lease_until IS NULL AND ended_at IS NULL ORDER BY seq LIMIT ?
+)
+RETURNING seq, id, receives + 1, receipt,
     (SELECT headers FROM payloads WHERE payloads.seq = requests.seq),
     (SELECT body FROM payloads WHERE payloads.seq = requests.seq)
 """
 RENEW = """
 UPDATE requests SET lease_until = ?
-WHERE id = ? AND receipt = ? AND status = 'in_progress' RETURNING seq
+WHERE id = ? AND receipt = ? AND lease_until IS NOT NULL RETURNING seq
+"""
+BEGIN = """
+UPDATE requests SET status = 'in_progress'
+WHERE id = ? AND receipt = ? AND lease_until IS NOT NULL RETURNING seq
 """
 RELEASE = """
-UPDATE requests SET status = 'in_queue', lease_until = NULL
-WHERE id = ? AND receipt = ? AND status = 'in_progress' RETURNING seq
+UPDATE requests SET receives = receives + ?, lease_until = NULL
+WHERE id = ? AND receipt = ? AND lease_until IS NOT NULL RETURNING seq
 """
 END = """
 UPDATE requests SET status = ?, reason = ?, ended_at = ?, lease_until = NULL
-WHERE id = ? AND receipt = ? AND status = 'in_progress' RETURNING seq
+WHERE id = ? AND receipt = ? AND lease_until IS NOT NULL RETURNING seq
 """
-# As on a cluster, what was sent once is never in_queue again to those who look.
 GET = """
-SELECT id, iif(status = 'in_queue' AND receipt > 0, 'in_progress', status), result, ended_at, reason
-FROM requests LEFT JOIN results USING (seq) WHERE id = ?
+SELECT id, status, result, ended_at, reason FROM requests LEFT JOIN results USING (seq) WHERE id = ?
 """
 DEPTH = """
-SELECT (SELECT count(*) FROM requests WHERE status = 'in_queue'),
-       (SELECT count(*) FROM requests WHERE status = 'in_progress'),
-       (SELECT added_at FROM requests WHERE status = 'in_queue' ORDER BY seq LIMIT 1)
+SELECT (SELECT count(*) FROM requests WHERE lease_until IS NULL AND ended_at IS NULL)
+        + count(*) FILTER (WHERE status = 'in_queue'),
+    count(*) FILTER (WHERE status = 'in_progress'),
+    coalesce(
+        min(added_at) FILTER (WHERE status = 'in_queue'),
+        (SELECT added_at FROM requests
+         WHERE lease_until IS NULL AND ended_at IS NULL ORDER BY seq LIMIT 1)
+    )
+FROM requests WHERE lease_until IS NOT NULL
 """
 FREE_BYTES = """
 SELECT freelist_count * page_size FROM pragma_freelist_count(), pragma_page_size()
@@ -186,6 +192,11 @@ class SQLiteStorage:
         with self._step():
             self._leased(RENEW, delivery, self._ticks() + lease_seconds)
 
+    def begin(self, delivery: Delivery) -> None:
+        """See :meth:`Storage.begin`."""
+        with self._step():
+            self._leased(BEGIN, delivery)
+
     def complete(self, delivery: Delivery, result: bytes) -> None:
         """See :meth:`Storage.complete`."""
         with self._step():
@@ -197,10 +208,10 @@ class SQLiteStorage:
         with self._step():
             self._end(delivery, Status.FAILED, reason)
 
-    def release(self, delivery: Delivery) -> None:
+    def release(self, delivery: Delivery, *, broke: bool) -> None:
         """See :meth:`Storage.release`."""
         with self._step():
-            self._leased(RELEASE, delivery)
+            self._leased(RELEASE, delivery, int(broke))
 
     def get(self, request_id: str) -> Workload | None:
         """See :meth:`Storage.get`."""

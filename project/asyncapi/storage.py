@@ -54,10 +54,16 @@ class Storage(Protocol):
         """
 
     def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
-        """Lease up to ``limit`` requests, oldest first, those whose lease has run out too."""
+        """Lease up to ``limit`` requests, oldest first, those whose lease has run out too.
+
+        They may be leased ahead of time: who looks sees no difference before :meth:`begin`.
+        """
 
     def renew(self, delivery: Delivery, lease_seconds: float) -> None:
         """Lease it for ``lease_seconds`` from now."""
+
+    def begin(self, delivery: Delivery) -> None:
+        """It is sent to the container: from now on it is in progress to those who look."""
 
     def complete(self, delivery: Delivery, result: bytes) -> None:
         """End it with a result; its payload is dropped."""
@@ -65,14 +71,18 @@ class Storage(Protocol):
     def fail(self, delivery: Delivery, reason: str) -> None:
         """End it without a result; its payload is dropped."""
 
-    def release(self, delivery: Delivery) -> None:
-        """End the lease: it is back in the queue, at its old place."""
+    def release(self, delivery: Delivery, *, broke: bool) -> None:
+        """End the lease: it is back in the queue, at its old place.
+
+        Args:
+            broke: count this delivery; one that never reached the container does not count.
+        """
 
     def get(self, request_id: str) -> Workload | None:
         """What is known of a request; None if it was never added, or is purged."""
 
     def depth(self) -> Depth:
-        """How many requests have not ended."""
+        """How many requests have not ended; what is leased ahead of time is queued."""
 
     def purge(self, age_seconds: float, limit: int) -> int:
         """Forget up to ``limit`` requests that ended longer ago; returns how many."""

@@ -38,7 +38,8 @@ class Delivery:
     """A request that is leased to whoever received it.
 
     Attributes:
-        receives: how often it was received, this time included.
+        receives: how often it was sent, this time included; what no dequeuer lived to end, and
+            what was given back unsent, is not counted.
         receipt: names this lease; a later delivery of the same request has another.
     """
 
@@ -66,10 +67,10 @@ class Workload:
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """How many requests wait to be received, and how many are leased.
+    """How many requests wait to be sent, and how many are with the container.
 
     Attributes:
-        oldest_age_seconds: since the one that is next was sent; 0 if none waits.
+        oldest_age_seconds: since the oldest that waits was submitted; 0 if none does.
     """
 
     queued: int

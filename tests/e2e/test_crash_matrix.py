@@ -36,7 +36,7 @@ def seen() -> int:
 
 
 def queued(start: Start) -> tuple[RuntimeProcess, str]:
-    """Accepted, and behind another one."""
+    """Accepted, and behind another one: leased ahead of time, though nobody can see that."""
     runtime = start(*ECHO)
     url = runtime.url()
     Path("hold").touch()
@@ -70,14 +70,26 @@ def paused(fault: str) -> Callable[[Start], tuple[RuntimeProcess, str]]:
     return begin
 
 
+def sent(start: Start) -> tuple[RuntimeProcess, str]:
+    """The container has it, and the storage does not know that yet."""
+    Path("hold").touch()
+    runtime, request_id = paused("begin:before")(start)
+    wait_until(seen)
+    return runtime, request_id
+
+
 MOMENTS = {
     "queued": queued,
     "leased": paused("receive:after"),
+    "sent": sent,
     "computing": computing,
     "answered": paused("complete:before"),
     "committed": paused("complete:after"),
 }
 TWICE = {
+    (kill_runtime, "sent"),
+    (kill_container, "sent"),
+    (kill_all, "sent"),
     (kill_runtime, "computing"),
     (kill_runtime, "answered"),
     (kill_container, "computing"),

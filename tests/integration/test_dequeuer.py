@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -25,6 +26,12 @@ from project.asyncapi.types import Delivery, Request, Status, Workload
 from tests.helpers import DEADLINE, eventually
 
 MAX_RECEIVES = 3
+
+
+@pytest.fixture(autouse=True)
+def _no_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the dequeuer does not hear of, it does not find by chance."""
+    monkeypatch.setattr(module, "LONG_POLL_SECONDS", 10 * DEADLINE)
 
 
 class FakeHandler:
@@ -98,6 +105,14 @@ class Rig:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), 0.01)
 
+    async def received(self, count: int) -> list[Delivery]:
+        """What another dequeuer would receive, as soon as it is so many."""
+        received: list[Delivery] = []
+        async with asyncio.timeout(DEADLINE):
+            while len(received) < count:
+                received += await self.queue.receive(count, 60)
+        return sorted(received, key=lambda each: each.request.id)
+
     async def attempts(self, count: int) -> None:
         """Wait until ``count`` requests were sent and the last one has broken."""
         await eventually(lambda: len(self.handler.seen) == count and not self.readiness.ready)
@@ -153,6 +168,75 @@ def test_concurrency_is_reached_and_kept(tmp_path: Path) -> None:
             for number in range(10):
                 await it.until(str(number), Status.COMPLETED)
             assert it.handler.most == 3
+
+    asyncio.run(run())
+
+
+def test_next_is_sent_before_the_end_is_stored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The container has the next request while the writer is still busy with the last one's end."""
+    written = threading.Event()
+    complete = SQLiteStorage.complete
+
+    def slow(self: SQLiteStorage, delivery: Delivery, result: bytes) -> None:
+        assert written.wait(DEADLINE)
+        complete(self, delivery, result)
+
+    monkeypatch.setattr(SQLiteStorage, "complete", slow)
+
+    async def run() -> None:
+        async with rig(tmp_path, max_concurrency=1) as it:
+            for name in "abcd":
+                await it.send(name)
+            it.ready()
+            await eventually(lambda: it.handler.seen == ["a", "b"])  # no more: they would pile up
+            written.set()
+            for name in "abcd":
+                await it.until(name, Status.COMPLETED)
+            assert it.handler.seen == ["a", "b", "c", "d"]
+            assert it.handler.most == 1
+
+    asyncio.run(run())
+
+
+def test_what_is_ahead_is_given_back(tmp_path: Path) -> None:
+    """What was leased for a container that is not ready any more is another's, and not counted."""
+
+    async def run() -> None:
+        async with rig(tmp_path, max_concurrency=1) as it:
+            it.handler.gate.clear()
+            for name in "abc":
+                await it.send(name)
+            it.ready()
+            await it.until("a", Status.IN_PROGRESS)
+            assert await it.queue.receive(3, 60) == []  # leased, all of them
+            it.readiness.lost()
+            others = await it.received(2)
+            assert [(each.request.id, each.receives) for each in others] == [("b", 1), ("c", 1)]
+            assert (await it.status("b")).status is Status.IN_QUEUE
+            it.handler.gate.set()
+            await it.until("a", Status.COMPLETED)
+            assert it.handler.seen == ["a"]
+
+    asyncio.run(run())
+
+
+def test_what_is_ahead_is_not_sent_after_a_break(tmp_path: Path) -> None:
+    """One broken connection costs one delivery: of the request that was in the container."""
+
+    async def run() -> None:
+        async with rig(tmp_path, max_concurrency=1) as it:
+            it.handler.gate.clear()
+            await it.send("a", b"break once")
+            await it.send("b")
+            it.ready()
+            await eventually(lambda: it.handler.seen == ["a"])
+            it.handler.gate.set()
+            await it.attempts(1)
+            received = await it.received(2)
+            assert [(each.request.id, each.receives) for each in received] == [("a", 2), ("b", 1)]
+            assert it.handler.seen == ["a"]
 
     asyncio.run(run())
 
@@ -235,6 +319,7 @@ def test_stop_finishes_what_runs(tmp_path: Path) -> None:
             await it.tasks[0]
             assert (await it.status("a")).status is Status.COMPLETED
             assert (await it.status("b")).status is Status.IN_QUEUE
+            assert [each.receives for each in await it.received(1)] == [1]
 
     asyncio.run(run())
 

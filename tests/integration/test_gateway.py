@@ -92,7 +92,8 @@ def test_poll_before_the_end(url: str, storage: SQLiteStorage) -> None:
     """in_queue, then in_progress: an object of two fields on a line."""
     request_id = httpx.post(url).json()["id"]
     queued = httpx.get(f"{url}/{request_id}?ignored=1")
-    storage.receive(1, DEADLINE)
+    (delivery,) = storage.receive(1, DEADLINE)
+    storage.begin(delivery)
     in_progress = httpx.get(f"{url}/{request_id}")
 
     assert queued.text == f'{{"id":"{request_id}","status":"in_queue"}}\n'

@@ -87,7 +87,9 @@ def test_depth_of_the_queue(tmp_path: Path) -> None:
                 assert samples(await http.get("/metrics"))[f"cortex_async_active{ONE}"] == 0
                 for number in range(3):
                     await queue.send(Request(f"id-{number}", (), b"{}"))
-                await queue.receive(1, 60)
+                (delivery, _) = await queue.receive(2, 60)
+                queue.begin(delivery)
+                await queue.get(delivery.request.id)  # it is written
                 clock.now += 7
                 values = samples(await http.get("/metrics"))
         finally:

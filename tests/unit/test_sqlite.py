@@ -48,6 +48,13 @@ def receive(storage: Storage) -> Delivery:
     return delivery
 
 
+def send(storage: Storage) -> Delivery:
+    """The next request, leased and on its way to the container."""
+    delivery = receive(storage)
+    storage.begin(delivery)
+    return delivery
+
+
 def names(storage: Storage, limit: int = 100) -> list[str]:
     """The ids that are received."""
     return [each.request.id for each in storage.receive(limit, LEASE)]
@@ -104,16 +111,20 @@ def test_added_is_in_queue(storage: Storage) -> None:
 
 
 def test_age_of_the_oldest(sqlite: SQLiteStorage, clock: FakeClock) -> None:
-    """It is that of the request that is received next; what is leased does not wait."""
+    """It is that of the request that is sent next; what is leased ahead of time waits, too."""
     assert sqlite.depth().oldest_age_seconds == 0
     for name in "ab":
         sqlite.add(request(name))
         clock.now += 10
 
     assert sqlite.depth().oldest_age_seconds == 20
-    sqlite.receive(1, LEASE)
+    first, second = sqlite.receive(2, LEASE)
+    assert sqlite.depth().oldest_age_seconds == 20
+    sqlite.begin(first)
     assert sqlite.depth().oldest_age_seconds == 10
-    sqlite.receive(1, LEASE)
+    sqlite.release(second, broke=False)
+    assert sqlite.depth().oldest_age_seconds == 10
+    send(sqlite)
     assert sqlite.depth().oldest_age_seconds == 0
 
 
@@ -126,10 +137,22 @@ def test_receives_oldest_first_as_sent(storage: Storage) -> None:
 
     assert [each.request for each in received] == [request("c", b"c"), request("a", b"a")]
     assert [each.receives for each in received] == [1, 1]
-    assert storage.depth() == Depth(queued=1, in_flight=2)
     assert names(storage) == ["b"]
     assert names(storage) == []
-    assert known(storage, "a").status is Status.IN_PROGRESS
+
+
+def test_leased_is_in_queue_until_it_is_sent(storage: Storage) -> None:
+    """Who looks cannot tell what is leased ahead of time from what waits."""
+    storage.add(request("a"))
+    storage.add(request("b"))
+    first, _ = storage.receive(2, LEASE)
+    assert storage.get("a") == Workload("a", Status.IN_QUEUE)
+    assert storage.depth() == Depth(queued=2, in_flight=0)
+
+    storage.begin(first)
+    assert storage.get("a") == Workload("a", Status.IN_PROGRESS)
+    assert storage.get("b") == Workload("b", Status.IN_QUEUE)
+    assert storage.depth() == Depth(queued=1, in_flight=1)
 
 
 def test_completed(storage: Storage, clock: FakeClock) -> None:
@@ -158,7 +181,7 @@ def test_released_keeps_its_place(storage: Storage) -> None:
     """What is put back comes before what is younger, counted, and was sent to who looks."""
     storage.add(request("a"))
     storage.add(request("b"))
-    storage.release(receive(storage))
+    storage.release(send(storage), broke=True)
 
     assert known(storage, "a").status is Status.IN_PROGRESS
     assert known(storage, "b").status is Status.IN_QUEUE
@@ -167,11 +190,22 @@ def test_released_keeps_its_place(storage: Storage) -> None:
     assert (again.request, again.receives) == (request("a"), 2)
 
 
-def test_lease_runs_out(storage: Storage, clock: FakeClock) -> None:
-    """A request that nobody ended in time is received again, at its old place."""
+def test_given_back_unsent_is_as_before(storage: Storage) -> None:
+    """What never reached the container is in its old place, not counted, and still in the queue."""
     storage.add(request("a"))
     storage.add(request("b"))
-    first = receive(storage)
+    storage.release(receive(storage), broke=False)
+
+    assert known(storage, "a").status is Status.IN_QUEUE
+    again = receive(storage)
+    assert (again.request, again.receives) == (request("a"), 1)
+
+
+def test_lease_runs_out(storage: Storage, clock: FakeClock) -> None:
+    """A request that nobody ended in time is received again, at its old place, not counted."""
+    storage.add(request("a"))
+    storage.add(request("b"))
+    first = send(storage)
     clock.now += LEASE - 1
     assert names(storage, 0) == []
     assert storage.depth() == Depth(queued=1, in_flight=1)
@@ -179,7 +213,7 @@ def test_lease_runs_out(storage: Storage, clock: FakeClock) -> None:
 
     second = receive(storage)
 
-    assert (second.request, second.receives) == (first.request, 2)
+    assert (second.request, second.receives) == (first.request, 1)
     assert second.receipt != first.receipt
 
 
@@ -199,9 +233,10 @@ def test_renewed_lease_lasts_from_now(storage: Storage, clock: FakeClock) -> Non
 
 STEPS: dict[str, Callable[[Storage, Delivery], None]] = {
     "renew": lambda storage, delivery: storage.renew(delivery, LEASE),
+    "begin": lambda storage, delivery: storage.begin(delivery),
     "complete": lambda storage, delivery: storage.complete(delivery, b"[]"),
     "fail": lambda storage, delivery: storage.fail(delivery, "no"),
-    "release": lambda storage, delivery: storage.release(delivery),
+    "release": lambda storage, delivery: storage.release(delivery, broke=True),
 }
 
 
@@ -216,7 +251,7 @@ def test_stale_receipts_are_refused(
         storage.add(request("a"))
         stale = receive(storage)
     if state == "released":
-        storage.release(stale)
+        storage.release(stale, broke=True)
     if state == "received":
         clock.now += LEASE
         receive(storage)
@@ -261,7 +296,7 @@ def test_purge_by_age_and_limit(storage: Storage, clock: FakeClock) -> None:
     for name in "abc":
         end_one(storage, name)
         clock.now += 10
-    storage.release(leased)
+    storage.release(leased, broke=True)
 
     assert storage.purge(31, 10) == 0
     assert storage.purge(20, 1) == 1
@@ -314,7 +349,7 @@ def test_refused_call_does_not_undo_the_others(storage: Storage) -> None:
     """In a group, a lost lease and a taken id are their callers' trouble alone."""
     storage.add(request("a"))
     stale = receive(storage)
-    storage.release(stale)
+    storage.release(stale, broke=True)
     with storage.transaction():
         storage.add(request("b"))
         with pytest.raises(LeaseLost):
@@ -368,12 +403,14 @@ def test_purge_gives_room_back(sqlite: SQLiteStorage, path: Path) -> None:
 
 @pytest.mark.parametrize("killed", [True, False])
 def test_reopened(sqlite: SQLiteStorage, path: Path, tmp_path: Path, killed: bool) -> None:
-    """Everything is there after a restart; what was in progress waits again, not counted."""
+    """Everything is there after a restart; what was leased waits again, not counted."""
     for name in "abcd":
         sqlite.add(request(name))
-    first, second, _ = sqlite.receive(3, LEASE)
+    first, second, third, _ = sqlite.receive(4, LEASE)
     sqlite.complete(first, b"{}")
-    sqlite.release(second)
+    sqlite.begin(second)
+    sqlite.release(second, broke=True)
+    sqlite.begin(third)
     if killed:
         path = crash(path, tmp_path / "crashed")
     else:
@@ -594,7 +631,8 @@ def test_little_room_is_kept_for_running_work(path: Path) -> None:
     storage.complete(first, b"{}")
     storage.fail(second, "no")
     storage.renew(third, LEASE)
-    storage.release(third)
+    storage.begin(third)
+    storage.release(third, broke=True)
     assert [known(storage, name).status for name in "abc"] == ["completed", "failed", "in_progress"]
     assert storage.purge(0, 2) == 2
     storage.close()

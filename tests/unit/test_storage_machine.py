@@ -42,11 +42,12 @@ class Entry:
     """What the model knows of a request.
 
     Attributes:
+        broken: deliveries that broke.
         lease: the delivery that holds it, if one does, and when that ends.
     """
 
     body: bytes
-    receives: int = 0
+    broken: int = 0
     sent: bool = False
     lease: tuple[Delivery, float] | None = None
     ended: Workload | None = None
@@ -79,12 +80,12 @@ class StorageMachine(RuleBasedStateMachine):
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
         self.undo.callback(shutil.rmtree, self.folder)
         self.path = self.folder / "0" / "queue.sqlite3"
-        self.begin()
+        self.open()
         self.undo.callback(lambda: self.storage.close())
         for name in names:
             self.submit(name, b"body")
 
-    def begin(self) -> None:
+    def open(self) -> None:
         """Open the file."""
         self.storage = SQLiteStorage(self.path, clock=self.clock, ticks=self.clock)
 
@@ -120,11 +121,9 @@ class StorageMachine(RuleBasedStateMachine):
         for delivery in received:
             name = delivery.request.id
             entry = self.entries[name]
-            entry.receives += 1
-            entry.sent = True
             entry.lease = (delivery, self.clock.now + seconds)
             assert delivery.request == Request(name, (("X-Name", name),), entry.body)
-            assert delivery.receives == entry.receives
+            assert delivery.receives == entry.broken + 1
             assert delivery.receipt not in self.receipts[name]
             self.receipts[name].add(delivery.receipt)
         return multiple(*received)
@@ -144,6 +143,17 @@ class StorageMachine(RuleBasedStateMachine):
         else:
             self.storage.renew(delivery, seconds)
             entry.lease = (delivery, self.clock.now + seconds)
+
+    @rule(delivery=deliveries)
+    def begin(self, delivery: Delivery) -> None:
+        """It is sent, once or again."""
+        entry = self.leased(delivery)
+        if entry is None:
+            with pytest.raises(LeaseLost):
+                self.storage.begin(delivery)
+        else:
+            self.storage.begin(delivery)
+            entry.sent = True
 
     @rule(delivery=deliveries, result=st.sampled_from([b"{}", b"[1]"]))
     def complete(self, delivery: Delivery, result: bytes) -> None:
@@ -167,15 +177,16 @@ class StorageMachine(RuleBasedStateMachine):
             self.storage.fail(delivery, "no")
             self.end(entry, Status.FAILED, None, "no")
 
-    @rule(delivery=consumes(deliveries))
-    def release(self, delivery: Delivery) -> None:
+    @rule(delivery=consumes(deliveries), broke=st.booleans())
+    def release(self, delivery: Delivery, broke: bool) -> None:
         """It waits again."""
         entry = self.leased(delivery)
         if entry is None:
             with pytest.raises(LeaseLost):
-                self.storage.release(delivery)
+                self.storage.release(delivery, broke=broke)
         else:
-            self.storage.release(delivery)
+            self.storage.release(delivery, broke=broke)
+            entry.broken += broke
             entry.lease = None
 
     @precondition(lambda self: self.crashes < CRASHES)
@@ -190,11 +201,9 @@ class StorageMachine(RuleBasedStateMachine):
                 shutil.copy(f"{self.path}{suffix}", f"{found}{suffix}")
             self.path = found
         self.storage.close()
-        self.begin()
+        self.open()
         for entry in self.entries.values():
-            if entry.lease is not None:
-                entry.lease = None
-                entry.receives -= 1
+            entry.lease = None
 
     @rule(age=st.integers(0, 10).map(float), limit=LIMITS)
     def purge(self, age: float, limit: int) -> None:
@@ -217,8 +226,8 @@ class StorageMachine(RuleBasedStateMachine):
             expected = None if entry is None else entry.workload(name)
             assert self.storage.get(name) == expected
         open_ = [each for each in self.entries.values() if each.ended is None]
-        leased = sum(each.lease is not None for each in open_)
-        assert self.storage.depth() == Depth(len(open_) - leased, leased)
+        in_flight = sum(each.lease is not None and each.sent for each in open_)
+        assert self.storage.depth() == Depth(len(open_) - in_flight, in_flight)
 
     def leased(self, delivery: Delivery) -> Entry | None:
         """The entry that ``delivery`` leases, if it does."""
