@@ -78,10 +78,13 @@ class Dequeuer:
         self._drained = False  # the queue was, and nothing has changed since
         self._running: dict[asyncio.Task[None], Delivery] = {}
         self._in_container = 0
+        self._alone = False  # the one that was sent last must have nobody beside it
+        self._renewed_at = 0.0
         self._stopping = False
 
     async def run(self) -> None:
         """Pull and send until :meth:`stop`; returns when what was running has ended."""
+        self._renewed_at = asyncio.get_running_loop().time()
         renewing = asyncio.create_task(self._renew())
         try:
             while not self._stopping:
@@ -134,6 +137,9 @@ class Dequeuer:
 
     async def _receive(self, limit: int) -> list[Delivery]:
         try:
+            # A renewal is missing: what is ours must not be taken for another dequeuer's that died.
+            if asyncio.get_running_loop().time() - self._renewed_at > LEASE_SECONDS - RENEW_SECONDS:
+                await self._renew_all()
             return await self._queue.receive(limit, LEASE_SECONDS)
         except StorageError:
             logger.exception("nothing can be pulled; trying again")
@@ -154,7 +160,7 @@ class Dequeuer:
         """Wait for a change; a lease that runs out sends none, so look again now and then."""
         loop = asyncio.get_running_loop()
         until = loop.time() + LONG_POLL_SECONDS
-        timer = loop.call_at(until, changed.set)  # a tenth of what asyncio.wait_for costs
+        timer = loop.call_at(until, self._changed.send)  # a tenth of what asyncio.wait_for costs
         try:
             await changed.wait()
         finally:
@@ -165,13 +171,22 @@ class Dequeuer:
 
     def _send(self) -> None:
         """Send what is leased while the container has a place."""
-        while self._ahead and self._places():
+        while self._ahead and self._places() and not self._must_wait(self._ahead[0]):
             self._start(self._ahead.popleft())
         if not self._drained and self._wanted():
             self._changed.send()
 
+    def _must_wait(self, delivery: Delivery) -> bool:
+        """Whether it may not join what is in the container.
+
+        What broke its connection is sent alone from then on: the one that breaks the container is
+        found without the others, which it broke with it, being failed for it.
+        """
+        return self._in_container > 0 and (self._alone or _is_suspect(delivery))
+
     def _start(self, delivery: Delivery) -> None:
         self._in_container += 1
+        self._alone = _is_suspect(delivery)
         self._queue.begin(delivery)
         task = asyncio.create_task(self._process(delivery))
         self._running[task] = delivery
@@ -184,9 +199,16 @@ class Dequeuer:
     async def _renew(self) -> None:
         while True:
             await asyncio.sleep(RENEW_SECONDS)
-            for delivery in [*self._running.values(), *self._ahead]:
-                with contextlib.suppress(StorageError):  # it ended meanwhile, or is tried again
-                    await self._queue.renew(delivery, LEASE_SECONDS)
+            with contextlib.suppress(StorageError):  # tried again before anything is leased
+                await self._renew_all()
+
+    async def _renew_all(self) -> None:
+        held = [*self._running.values(), *self._ahead]
+        renewals = (self._queue.renew(delivery, LEASE_SECONDS) for delivery in held)
+        for outcome in await asyncio.gather(*renewals, return_exceptions=True):
+            if outcome is not None and not isinstance(outcome, LeaseLost):  # it ended meanwhile
+                raise outcome
+        self._renewed_at = asyncio.get_running_loop().time()
 
     async def _process(self, delivery: Delivery) -> None:
         extra = {"id": delivery.request.id, "receives": delivery.receives}
@@ -256,6 +278,11 @@ class Dequeuer:
             else:
                 logger.log(logging.WARNING if reason else logging.INFO, event, extra=extra)
                 return
+
+
+def _is_suspect(delivery: Delivery) -> bool:
+    """Whether a connection broke with it in the container."""
+    return delivery.receives > 1
 
 
 def _go_resends(request: Request) -> bool:

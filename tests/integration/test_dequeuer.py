@@ -20,6 +20,7 @@ from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness
 from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.replica import first_of
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.storage import StorageError
 from project.asyncapi.types import Delivery, Request, Status, Workload
@@ -45,6 +46,7 @@ class FakeHandler:
     def __init__(self) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
+        self._crash = asyncio.Event()
         self.running = self.most = 0
         self.seen: list[str] = []
 
@@ -53,10 +55,18 @@ class FakeHandler:
         self.seen.append(request.id)
         self.running += 1
         self.most = max(self.most, self.running)
+        crash = self._crash
         try:
-            await self.gate.wait()
+            if request.body == b"kill":
+                await asyncio.sleep(0)  # until the others of this turn are here
+                self._crash.set()
+                self._crash = asyncio.Event()
+            else:
+                await first_of(self.gate.wait(), crash.wait())
         finally:
             self.running -= 1
+        if crash.is_set():
+            raise Unreachable("the container died")
         if request.body == b"break":
             raise Unreachable("it broke")
         if request.body == b"break once" and self.seen.count(request.id) == 1:
@@ -302,6 +312,33 @@ def test_what_keeps_breaking_fails(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+def test_who_was_beside_the_culprit_is_not_failed_with_it(tmp_path: Path) -> None:
+    """What broke together is sent again one at a time: only the one that breaks it alone fails."""
+
+    async def run() -> None:
+        async with rig(tmp_path, max_concurrency=3) as it:
+            it.handler.gate.clear()
+            for name, body in (("a", b""), ("culprit", b"kill"), ("b", b"")):
+                await it.send(name, body)
+            it.ready()
+            await it.attempts(3)
+            it.handler.gate.set()
+            it.handler.most = 0
+
+            def probe_again() -> bool:
+                it.ready()
+                return it.handler.seen.count("culprit") == 3
+
+            await eventually(probe_again)
+            await it.until("culprit", Status.FAILED)
+            it.ready()
+            for name in "ab":
+                await it.until(name, Status.COMPLETED)
+            assert it.handler.most == 1
+
+    asyncio.run(run())
+
+
 def test_stop_finishes_what_runs(tmp_path: Path) -> None:
     """Stopping lets the container answer, and leaves the rest in the queue."""
 
@@ -415,6 +452,60 @@ def test_lease_is_renewed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             assert it.handler.seen == ["a"]
 
     asyncio.run(run())
+
+
+def test_leases_that_could_not_be_renewed_are_not_taken_for_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a full disk or a stop of the process: renewed first, or a request would run twice."""
+    monkeypatch.setattr(module, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(module, "RENEW_SECONDS", 0.05)
+    monkeypatch.setattr(module, "STORAGE_RETRY_SECONDS", 0.05)
+    renew, failures = SQLiteStorage.renew, [0]
+
+    def fail(*_: object) -> None:
+        failures[0] += 1
+        raise StorageError("no room")
+
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            it.handler.gate.clear()
+            monkeypatch.setattr(SQLiteStorage, "renew", fail)
+            it.ready()
+            await it.send("a")
+            await eventually(lambda: failures[0] > 6)
+            await it.send("b")
+            await eventually(lambda: failures[0] > 9)
+            monkeypatch.setattr(SQLiteStorage, "renew", renew)
+            await eventually(lambda: "b" in it.handler.seen)
+            it.handler.gate.set()
+            for name in "ab":
+                await it.until(name, Status.COMPLETED)
+            assert it.handler.seen == ["a", "b"]
+
+    asyncio.run(run())
+
+
+def test_second_looks_are_a_long_poll_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dequeuer to which nothing happens does nothing."""
+    monkeypatch.setattr(module, "LONG_POLL_SECONDS", 0.05)
+    looks: list[float] = []
+    pull = Dequeuer._pull
+
+    async def look(self: Dequeuer) -> None:
+        looks.append(asyncio.get_running_loop().time())
+        await pull(self)
+
+    monkeypatch.setattr(Dequeuer, "_pull", look)
+
+    async def run() -> None:
+        async with rig(tmp_path):
+            await eventually(lambda: len(looks) > 4)
+
+    asyncio.run(run())
+    assert looks[4] - looks[1] >= 0.14
 
 
 def test_end_of_a_lost_lease_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
