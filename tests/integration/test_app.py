@@ -324,13 +324,16 @@ class NoNumber(FakeClassifier):
 
 @pytest.mark.parametrize("headers", [{}, {"X-Cortex-Request-ID": "1"}])
 @pytest.mark.parametrize(
-    ("classifier", "text"), [(FakeClassifier(), "raise"), (NoNumber(), "a")], ids=["fails", "nan"]
+    ("kind", "text"), [(FakeClassifier, "raise"), (NoNumber, "a")], ids=["fails", "nan"]
 )
 def test_fault_of_the_service(
-    classifier: FakeClassifier, text: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+    kind: type[FakeClassifier],
+    text: str,
+    headers: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A 500 for every caller, for it must count as failed; the reason is in the log only."""
-    with serve(create_app(Settings(), lambda _: classifier)) as url:
+    with serve(create_app(Settings(), lambda _: kind())) as url:
         wait_until(lambda: is_ready(url))
         response = httpx.post(url, json=text, headers=headers)
 
@@ -338,6 +341,40 @@ def test_fault_of_the_service(
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["detail"] == "the service failed; its log has the reason"
     assert "a request failed" in caplog.messages
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Cortex-Request-ID": "1"}])
+@pytest.mark.parametrize(
+    ("kind", "text"), [(FakeClassifier, "raise"), (NoNumber, "a")], ids=["fails", "nan"]
+)
+def test_fault_of_the_service_in_every_text(
+    kind: type[FakeClassifier], text: str, headers: dict[str, str]
+) -> None:
+    """Where no text of a list can be classified, the request is a 500 as well."""
+    with serve(create_app(Settings(), lambda _: kind())) as url:
+        wait_until(lambda: is_ready(url))
+        response = httpx.post(url, json=["", text, text], headers=headers)
+
+    assert response.status_code == 500
+    assert response.json()["type"] == "urn:problem-type:sentiment:internal"
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Cortex-Request-ID": "1"}])
+def test_fault_of_the_service_in_one_text(url: str, headers: dict[str, str]) -> None:
+    """One text that the model fails on has an error in its place; the others are classified."""
+    response = httpx.post(url, json=["ab", "raise", ""], headers=headers)
+
+    assert response.status_code == 200
+    first, second, third = response.json()["predictions"]
+    assert first["score"] == 0.02
+    assert second["error"] == {
+        "type": "urn:problem-type:sentiment:internal",
+        "title": "The service failed",
+        "status": 500,
+        "detail": "input_text[1] cannot be classified: the service failed; its log has the reason",
+        "field": "input_text[1]",
+    }
+    assert third["error"]["status"] == 422
 
 
 def test_no_metrics_by_default(url: str) -> None:
