@@ -291,6 +291,19 @@ def test_model_that_answers_wrongly_is_not_served(tmp_path: Path) -> None:
     assert "'i like you'" in queued.json()["detail"]
 
 
+def test_graph_that_cannot_be_checked_is_not_served(tmp_path: Path) -> None:
+    """Without golden answers the service stays un-ready, and says how to get them."""
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS, folder)
+    (folder / "golden.json").unlink()
+    with serve(create_app(Settings(model=str(folder)))) as url:
+        wait_until(lambda: httpx.get(f"{url}/healthcheck").json()["status"] == "failed")
+        health = httpx.get(f"{url}/healthcheck")
+
+    assert health.status_code == 503
+    assert "export the model with python -m project.sentiment.export" in health.json()["reason"]
+
+
 @pytest.mark.parametrize("model", ["broken", "missing"])
 def test_model_that_cannot_be_loaded_ends_the_process(
     model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
