@@ -202,12 +202,9 @@ def _as_problem(error: Exception) -> Problem:
 
 def _check_service(predictions: Sequence[Prediction | Exception]) -> None:
     """Where the model fails every text, it is no text that is at fault: the request fails."""
-    failures = [
-        each
-        for each in predictions
-        if isinstance(each, Exception) and not isinstance(each, TextTooLong)
-    ]
-    if len(failures) == len(predictions):
+    computed = [each for each in predictions if not isinstance(each, TextTooLong)]
+    failures = [each for each in computed if isinstance(each, Exception)]
+    if failures and len(failures) == len(computed):
         raise failures[0]
 
 

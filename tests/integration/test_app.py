@@ -366,7 +366,9 @@ def test_fault_of_the_service_in_every_text(
     """Where no text of a list can be classified, the request is a 500 as well."""
     with serve(create_app(Settings(), lambda _: kind())) as url:
         wait_until(lambda: is_ready(url))
-        response = httpx.post(url, json=["", text, text], headers=headers)
+        texts = ["", text, "a" * 1001, text]
+        body = {"input_text": texts, "on_long": "reject"}
+        response = httpx.post(url, json=body, headers=headers)
 
     assert response.status_code == 500
     assert response.json()["type"] == "urn:problem-type:sentiment:internal"
