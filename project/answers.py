@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -53,8 +52,6 @@ def _entry(outcome: Outcome, text_id: str | None, top_k: int | None) -> dict[str
 
 
 def _scored(prediction: Prediction, top_k: int | None) -> dict[str, Any]:
-    if not math.isfinite(prediction.score):  # JSON has no such numbers, and the queue fails them
-        raise ValueError(f"the model's score is {prediction.score}")
     return {
         "label": prediction.label,
         "score": prediction.score,

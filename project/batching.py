@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from math import inf
+from math import inf, isfinite
 from time import monotonic
 from typing import Protocol
 
@@ -91,8 +91,8 @@ class BatchLimits:
 class _Call:
     """One caller's windows: how many are open, and where the rows go."""
 
-    future: asyncio.Future[list[list[float]]]
-    rows: list[list[float]]
+    future: asyncio.Future[list[_Outcome]]
+    rows: list[_Outcome]
     open: int
     arrived: float  # less what the tokenizer took
     over: bool = False
@@ -166,25 +166,28 @@ class Batcher:
         timings: Timings | None = None,
         *,
         patient: bool = False,
-    ) -> list[Prediction | TextTooLong]:
+    ) -> list[Prediction | Exception]:
         """Classify ``texts`` without blocking the event loop.
 
         A caller that is cancelled is dropped before its windows are computed.
 
         Args:
-            on_long_text: see :meth:`Classifier.encode`; a text that is refused by it gets the
-                error in the place of its prediction.
+            on_long_text: see :meth:`Classifier.encode`.
             timings: is filled in.
             patient: wait for room where others are refused.
+
+        Returns:
+            For each text its prediction, or what is wrong with this one: a :class:`TextTooLong`,
+            or what the classifier raised.
 
         Raises:
             Overloaded: too much waits already.
             DeadlineExceeded: the model did not come to it in time.
-            Aborted: the batcher was given up.
+            Aborted: the batcher was closed or given up.
         """
         timings = timings or Timings()
         arrived = monotonic()
-        rows: list[list[float]] = []
+        rows: list[_Outcome] = []
         try:
             async with (
                 asyncio.timeout(self._limits.seconds),
@@ -201,11 +204,22 @@ class Batcher:
             raise DeadlineExceeded(f"not answered in {self._limits.seconds:g} s") from error
         following = iter(rows)
         return [
-            self._classifier.combine(text, [next(following) for _ in text.windows])
+            self._combine(text, [next(following) for _ in text.windows])
             if text.over is None
             else TextTooLong(index, text.tokens, text.over)
             for index, text in enumerate(encoded)
         ]
+
+    def _combine(self, text: EncodedText, rows: Sequence[_Outcome]) -> Prediction | Exception:
+        for row in rows:
+            if isinstance(row, Exception):
+                return row
+        prediction = self._classifier.combine(text, [row for row in rows if isinstance(row, list)])
+        if not isfinite(prediction.score):  # JSON has no such numbers, and the queue fails them
+            error = ValueError(f"the model's score is {prediction.score}")
+            logger.error("a text of %s tokens cannot be classified: %s", text.tokens, error)
+            return error
+        return prediction
 
     async def _encode(
         self, texts: Sequence[str], on_long_text: OnLongText | None
@@ -237,7 +251,7 @@ class Batcher:
 
     async def _infer(
         self, windows: Sequence[TokenIds], arrived: float, timings: Timings
-    ) -> list[list[float]]:
+    ) -> list[_Outcome]:
         future = asyncio.get_running_loop().create_future()
         call = _Call(future, [[]] * len(windows), len(windows), arrived)
         self._calls.add(call)
@@ -253,6 +267,8 @@ class Batcher:
 
     def _enqueue(self, windows: Sequence[TokenIds], call: _Call) -> None:
         with self._lock:
+            if self._closed:  # what is added after the threads have ended stays for ever
+                raise Aborted("the batcher is closed")
             for index, ids in enumerate(windows):
                 window = _Window(len(ids), next(self._numbers), ids, call, index)
                 insort(self._by_length, window)
@@ -352,9 +368,6 @@ def _resolve(batch: Sequence[_Window], outcomes: Sequence[_Outcome]) -> None:
     for window, outcome in zip(batch, outcomes, strict=True):
         call = window.call
         if call.future.done():
-            continue
-        if isinstance(outcome, Exception):
-            call.future.set_exception(outcome)
             continue
         call.rows[window.index] = outcome
         call.open -= 1

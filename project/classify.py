@@ -95,7 +95,7 @@ class Classify:
         texts = [text for text in submission.texts if isinstance(text, str)]
         exchange.texts = len(submission.texts)
         exchange.timings = Timings()
-        predictions: Sequence[Prediction | TextTooLong] = ()
+        predictions: Sequence[Prediction | Exception] = ()
         if texts:
             predictions = await _unless_gone(
                 receive,
@@ -104,6 +104,7 @@ class Classify:
                     patient=CORTEX_REQUEST_ID in exchange.headers,
                 ),
             )  # fmt: skip
+            _check_service(predictions)
         outcomes = self._outcomes(submission, predictions, exchange)
         return answer(submission, outcomes, self._engine.model)
 
@@ -156,7 +157,7 @@ class Classify:
     def _outcomes(
         self,
         submission: Submission,
-        predictions: Sequence[Prediction | TextTooLong],
+        predictions: Sequence[Prediction | Exception],
         exchange: Exchange,
     ) -> list[Outcome]:
         """The predictions in their places among the problems; all are counted."""
@@ -164,17 +165,18 @@ class Classify:
         following = iter(predictions)
         for index, text in enumerate(submission.texts):
             outcome = text if isinstance(text, Problem) else next(following)
-            if isinstance(outcome, TextTooLong):
-                self._metrics.too_long()
-                outcome = _too_long(field_name(submission, index), outcome)
             if isinstance(outcome, Prediction):
                 self._metrics.classified(outcome)
                 exchange.tokens += outcome.tokens
-            elif submission.single:
-                raise outcome
-            else:
-                self._metrics.error(outcome.kind)
-            outcomes.append(outcome)
+                outcomes.append(outcome)
+                continue
+            if isinstance(outcome, TextTooLong):
+                self._metrics.too_long()
+            problem = _of_text(outcome, field_name(submission, index))
+            if submission.single:
+                raise problem
+            self._metrics.error(problem.kind)
+            outcomes.append(problem)
         return outcomes
 
     def _refusal(self, error: Exception, exchange: Exchange) -> Answer:
@@ -198,8 +200,21 @@ def _as_problem(error: Exception) -> Problem:
     return Problem(kind, str(error))
 
 
-def _too_long(field: str, error: TextTooLong) -> Problem:
-    return Problem(Kind.TEXT_TOO_LONG, f"{field} {error}", field=field, limit=error.limit)
+def _check_service(predictions: Sequence[Prediction | Exception]) -> None:
+    """Where the model fails every text, it is no text that is at fault: the request fails."""
+    computed = [each for each in predictions if not isinstance(each, TextTooLong)]
+    failures = [each for each in computed if isinstance(each, Exception)]
+    if failures and len(failures) == len(computed):
+        raise failures[0]
+
+
+def _of_text(error: Exception, field: str) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, TextTooLong):
+        return Problem(Kind.TEXT_TOO_LONG, f"{field} {error}", field=field, limit=error.limit)
+    detail = f"{field} cannot be classified: the service failed; its log has the reason"
+    return Problem(Kind.INTERNAL, detail, field=field)
 
 
 async def _unless_gone(receive: Receive, answer: Coroutine[Any, Any, T]) -> T:

@@ -16,7 +16,7 @@ from project.monitoring import Metrics
 from project.room import Aborted
 from project.sentiment.golden import ParityError
 from project.sentiment.options import LongTextPolicy, OnLongText
-from project.sentiment.prediction import Classifier, Prediction, TextTooLong
+from project.sentiment.prediction import Classifier, Prediction
 from project.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -152,8 +152,10 @@ class Engine:
         timings: Timings,
         *,
         patient: bool = False,
-    ) -> list[Prediction | TextTooLong]:
-        """Classify ``texts``: one prediction per text, in their order.
+    ) -> list[Prediction | Exception]:
+        """Classify ``texts``: one prediction, or error, per text, in their order.
+
+        See :meth:`Batcher.predict`.
 
         Args:
             patient: wait, as long as a request may, where others are refused: until the model is
@@ -181,7 +183,7 @@ class Engine:
 
     async def _insist(
         self, texts: Sequence[str], on_long_text: OnLongText | None, timings: Timings
-    ) -> list[Prediction | TextTooLong]:
+    ) -> list[Prediction | Exception]:
         await self._settled.wait()
         try:
             return await self._predict(texts, on_long_text, timings, patient=True)
@@ -197,7 +199,7 @@ class Engine:
         timings: Timings,
         *,
         patient: bool = False,
-    ) -> list[Prediction | TextTooLong]:
+    ) -> list[Prediction | Exception]:
         if self._batcher is None:
             raise NotReady(self._status.reason)
         return await self._batcher.predict(texts, on_long_text, timings, patient=patient)
@@ -230,12 +232,13 @@ class Engine:
         batcher = Batcher(classifier, limits, self._metrics)
         try:
             (first,) = await batcher.predict([WARM_UP_TEXT])
+            if isinstance(first, Exception):
+                raise first  # noqa: TRY301
         except BaseException:
             batcher.abort("the model does not answer")
             raise
-        labels = first.scores if isinstance(first, Prediction) else ()
         self._metrics.watch(lambda: batcher.waiting)
-        self._metrics.ready(classifier, labels)
+        self._metrics.ready(classifier, first.scores)
         self._batcher = batcher
         model = ModelInfo(classifier.name, classifier.revision, classifier.backend)
         self._status = Status(State.READY, model=model)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from project.sentiment.files import ModelError
+from project.sentiment.files import TOKENIZER_FILE, ModelError
 from project.sentiment.options import LongTextPolicy, OnLongText
 from project.sentiment.prediction import EncodedText
 
@@ -20,10 +20,13 @@ class TextEncoder:
     """
 
     def __init__(self, folder: Path, window: int, policy: LongTextPolicy) -> None:
+        file = folder / TOKENIZER_FILE
+        if not file.exists():
+            raise ModelError(f"{file} is missing: python -m project.sentiment.export writes it")
         try:
-            self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+            self._tokenizer = Tokenizer.from_file(str(file))
         except Exception as error:  # the library raises nothing narrower
-            raise ModelError(f"{folder / 'tokenizer.json'}: {error}") from error
+            raise ModelError(f"{file}: {error}") from error
         special = self._tokenizer.num_special_tokens_to_add(is_pair=False)
         self._tokenizer.no_padding()
         self._overlap = min(policy.overlap, (window - special) // 2)

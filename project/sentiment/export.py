@@ -7,8 +7,9 @@ r"""Writes a model's ONNX graph beside its weights, so that both runtimes read o
 ``model.onnx`` holds the graph only. Its initialisers name a file, an offset and a length: those of
 the tensors in ``model.safetensors``, as they are stored, followed by a Cast to single precision and
 a Transpose where the graph needs them, which the runtime folds when it loads. ``golden.json`` gets
-what transformers answers to a few texts: the serving process checks itself against it. With
-``--int8`` the graph holds the large matrices itself, in 8 bits, and takes more tolerance to serve.
+what ``transformers.pipeline`` answers to a few texts: the serving process checks itself against it.
+With ``--int8`` the graph holds the large matrices itself, in 8 bits, and takes more tolerance to
+serve. A graph gets its name once it has been checked: one that is there already stays until then.
 
 Sources: the safetensors format (https://github.com/huggingface/safetensors), and
 ``TensorProto.external_data`` in onnx.proto.
@@ -17,13 +18,16 @@ Sources: the safetensors format (https://github.com/huggingface/safetensors), an
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,10 +35,24 @@ import onnx
 import torch
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 from safetensors.torch import load_file
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel
+from transformers import (
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    pipeline,
+)
 
-from project.sentiment.files import GRAPH_FILE, WEIGHTS_FILE, ModelError, find_model
+from project.sentiment.files import (
+    GRAPH_FILE,
+    TOKENIZER_FILE,
+    WEIGHTS_FILE,
+    ModelError,
+    find_model,
+    read_model_config,
+)
 from project.sentiment.golden import (
+    GOLDEN_FILE,
     GOLDEN_TEXTS,
     Golden,
     ParityError,
@@ -45,6 +63,7 @@ from project.sentiment.model import SentimentClassifier
 from project.sentiment.options import BackendName
 from project.sentiment.quantize import quantize
 
+DRAFT_FILE = "model.draft.onnx"  # a graph that was not checked
 SHARED_ELEMENTS = 256  # smaller constants stay in the graph: few of them are stored tensors
 ONNX_TYPES = {"F16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16, "F32": TensorProto.FLOAT}
 EXPORT_TOLERANCE, INT8_TOLERANCE = 1e-4, 0.05  # in probability
@@ -83,48 +102,107 @@ def export(
 ) -> Exported:
     """Write ``model.onnx`` and ``golden.json`` for a sequence-classification model.
 
+    Where they are missing, ``tokenizer.json`` and ``model.safetensors`` are written as well.
+
     Args:
         model: a local folder or a Hub id.
         output: a folder to copy the model to first; None writes beside its weights.
         int8: in 8 bits; see :mod:`project.sentiment.quantize`.
 
     Raises:
-        ModelError: the model cannot be loaded.
-        ParityError: the graph answers other than transformers does; it is deleted.
+        ModelError: the model cannot be loaded, exported or run, or is of a kind that is not served.
+        ParityError: the graph answers other than transformers does.
     """
     folder = find_model(model, revision)
-    if output is not None:
-        shutil.copytree(folder, output, dirs_exist_ok=True)
-        folder = output
-    loaded = AutoModelForSequenceClassification.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager"
-    ).eval()
-    if not (folder / WEIGHTS_FILE).exists():
-        loaded.save_pretrained(folder, max_shard_size="100GB")
-    graph = _trace(loaded, AutoTokenizer.from_pretrained(folder).model_input_names)
+    read_model_config(folder)  # before anything is copied
+    if output is not None and output.resolve() != folder.resolve():
+        folder = _copy(folder, output)
+    loaded, tokenizer = _load(folder)
+    _complete(folder, loaded, tokenizer)
+    graph = _trace(loaded, tokenizer.model_input_names)
     if int8:
         graph = quantize(graph)
     _share_weights(graph.graph, folder / WEIGHTS_FILE)
-    (folder / GRAPH_FILE).write_bytes(graph.SerializeToString())
-    return Exported(folder, _check(folder, INT8_TOLERANCE if int8 else EXPORT_TOLERANCE))
-
-
-def _check(folder: Path, tolerance: float) -> float:
-    """Write the golden answers and compare the graph's with them."""
-    reference = SentimentClassifier(folder, backend=BackendName.TRANSFORMERS)
-    golden = [
-        Golden(text, dict(prediction.scores))
-        for text in GOLDEN_TEXTS
-        for prediction in reference.predict([text])
-    ]
-    write_golden(folder, golden)
+    draft = folder / DRAFT_FILE
     try:
-        return check_golden(
-            SentimentClassifier(folder, backend=BackendName.ONNX), golden, tolerance
+        draft.write_bytes(graph.SerializeToString())
+        golden, difference = _check(
+            folder, loaded, tokenizer, INT8_TOLERANCE if int8 else EXPORT_TOLERANCE
         )
-    except ParityError:
-        (folder / GRAPH_FILE).unlink()
+        write_golden(folder, golden)
+        draft.replace(folder / GRAPH_FILE)
+    finally:
+        draft.unlink(missing_ok=True)
+    return Exported(folder, difference)
+
+
+@contextlib.contextmanager
+def _saying(what: str) -> Iterator[None]:
+    """Make a :class:`ModelError` of what other libraries raise, which may be of any class."""
+    try:
+        yield
+    except (ModelError, ParityError):
         raise
+    except Exception as error:
+        raise ModelError(f"{what}: {error}") from error
+
+
+def _copy(folder: Path, output: Path) -> Path:
+    """Copy a model, but no graph; one that is there belongs to other weights."""
+    for name in (GRAPH_FILE, GOLDEN_FILE):
+        (output / name).unlink(missing_ok=True)
+    ignored = shutil.ignore_patterns(GRAPH_FILE, GOLDEN_FILE)
+    return Path(shutil.copytree(folder, output, dirs_exist_ok=True, ignore=ignored))
+
+
+def _load(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    with _saying(f"{folder}: transformers cannot load it"):
+        model = AutoModelForSequenceClassification.from_pretrained(
+            folder, dtype=torch.float32, attn_implementation="eager"
+        )
+        return model.eval(), AutoTokenizer.from_pretrained(folder)
+
+
+def _complete(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write what serving reads, from the other forms that a model may come in."""
+    if not (folder / WEIGHTS_FILE).exists():
+        with tempfile.TemporaryDirectory(dir=folder) as aside:  # it would write config.json too
+            model.save_pretrained(aside, max_shard_size="1000GB")
+            (Path(aside) / WEIGHTS_FILE).replace(folder / WEIGHTS_FILE)
+    if not (folder / TOKENIZER_FILE).exists():
+        with _saying(f"{folder}: no {TOKENIZER_FILE}, and none can be made"):
+            tokenizer.backend_tokenizer.save(str(folder / TOKENIZER_FILE))
+
+
+def _check(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, tolerance: float
+) -> tuple[list[Golden], float]:
+    """The golden answers, and how much those of the drafted graph differ from them.
+
+    A text that fills the window is compared too, though not kept: a window that is larger than the
+    model's would fail every long text.
+    """
+    window = read_model_config(folder).window
+    golden = _answers(model, tokenizer, GOLDEN_TEXTS, window)
+    full = _answers(model, tokenizer, [f"{GOLDEN_TEXTS[0]} " * window], window)
+    with _saying(f"{folder}: the graph cannot be run"):
+        drafted = SentimentClassifier(folder, backend=BackendName.ONNX, graph=DRAFT_FILE)
+        return golden, max(check_golden(drafted, each, tolerance) for each in (golden, full))
+
+
+def _answers(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], window: int
+) -> list[Golden]:
+    """What transformers itself answers, with none of our own code in between."""
+    with _saying(f"transformers cannot answer texts of up to {window} tokens"):
+        classify: Any = pipeline(
+            "text-classification", model=model, tokenizer=cast("Any", tokenizer), device="cpu"
+        )
+        answers = [classify(text, top_k=None, truncation=True, max_length=window) for text in texts]
+    return [
+        Golden(text, {each["label"]: each["score"] for each in answer})
+        for text, answer in zip(texts, answers, strict=True)
+    ]
 
 
 class _Logits(torch.nn.Module):
@@ -151,16 +229,17 @@ def _trace(model: PreTrainedModel, accepted: Sequence[str]) -> onnx.ModelProto:
         "token_type_ids": torch.zeros((2, 5), dtype=torch.int64),
     }
     shape = {0: torch.export.Dim("batch"), 1: torch.export.Dim("sequence")}
-    program = torch.onnx.export(
-        _Logits(model, names),
-        tuple(example[name] for name in names),
-        input_names=names,
-        output_names=["logits"],
-        dynamic_shapes=(tuple(shape for _ in names),),
-        dynamo=True,
-        external_data=False,
-        verbose=False,
-    )
+    with _saying("the model cannot be exported"):
+        program = torch.onnx.export(
+            _Logits(model, names),
+            tuple(example[name] for name in names),
+            input_names=names,
+            output_names=["logits"],
+            dynamic_shapes=(tuple(shape for _ in names),),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
     if program is None:
         raise ModelError("the exporter made no graph")
     graph = program.model_proto

@@ -9,7 +9,7 @@ import json
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -49,6 +49,7 @@ class SentimentClassifier:
         model: a local folder, or a Hub id.
         revision: of the Hub id: a branch, a tag or a commit.
         threads: to compute on; None: as many as the container's CPU quota allows.
+        graph: the file of the ONNX graph: an export checks its graph before that gets its name.
 
     Raises:
         ModelError: the model is not there, or cannot be run by ``backend``.
@@ -62,9 +63,10 @@ class SentimentClassifier:
         backend: BackendName = BackendName.AUTO,
         threads: int | None = None,
         long_texts: LongTextPolicy | None = None,
+        graph: str = GRAPH_FILE,
     ) -> None:
         self.folder = find_model(model, revision)
-        config = read_model_config(self.folder)
+        config = replace(read_model_config(self.folder), graph=graph)
         self.name = SHIPPED_NAME if self.folder == WEIGHTS else str(model)
         self._labels = config.labels
         self._encoder = TextEncoder(self.folder, config.window, long_texts or LongTextPolicy())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from project.sentiment.files import GRAPH_FILE, ModelConfig, ModelError
+from project.sentiment.files import ModelConfig, ModelError
 from project.sentiment.memory import bound_malloc, trim_malloc
 from project.sentiment.prediction import TokenIds
 from project.sentiment.runtime import onnxruntime
@@ -29,8 +29,9 @@ class OnnxBackend:
 
     def __init__(self, folder: Path, config: ModelConfig, threads: int) -> None:
         bound_malloc()
-        self._session = _session(folder / GRAPH_FILE, threads=1)
-        self._wide = _session(folder / GRAPH_FILE, threads) if threads > 1 else self._session
+        graph = folder / config.graph
+        self._session = _session(graph, threads=1)
+        self._wide = _session(graph, threads) if threads > 1 else self._session
         self._inputs = {each.name for each in self._session.get_inputs()}
         self._pad_id = config.pad_id
         self.workers = threads

@@ -291,6 +291,19 @@ def test_model_that_answers_wrongly_is_not_served(tmp_path: Path) -> None:
     assert "'i like you'" in queued.json()["detail"]
 
 
+def test_graph_that_cannot_be_checked_is_not_served(tmp_path: Path) -> None:
+    """Without golden answers the service stays un-ready, and says how to get them."""
+    folder = tmp_path / "weights"
+    shutil.copytree(WEIGHTS, folder)
+    (folder / "golden.json").unlink()
+    with serve(create_app(Settings(model=str(folder)))) as url:
+        wait_until(lambda: httpx.get(f"{url}/healthcheck").json()["status"] == "failed")
+        health = httpx.get(f"{url}/healthcheck")
+
+    assert health.status_code == 503
+    assert "export the model with python -m project.sentiment.export" in health.json()["reason"]
+
+
 @pytest.mark.parametrize("model", ["broken", "missing"])
 def test_model_that_cannot_be_loaded_ends_the_process(
     model: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -324,13 +337,16 @@ class NoNumber(FakeClassifier):
 
 @pytest.mark.parametrize("headers", [{}, {"X-Cortex-Request-ID": "1"}])
 @pytest.mark.parametrize(
-    ("classifier", "text"), [(FakeClassifier(), "raise"), (NoNumber(), "a")], ids=["fails", "nan"]
+    ("kind", "text"), [(FakeClassifier, "raise"), (NoNumber, "a")], ids=["fails", "nan"]
 )
 def test_fault_of_the_service(
-    classifier: FakeClassifier, text: str, headers: dict[str, str], caplog: pytest.LogCaptureFixture
+    kind: type[FakeClassifier],
+    text: str,
+    headers: dict[str, str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A 500 for every caller, for it must count as failed; the reason is in the log only."""
-    with serve(create_app(Settings(), lambda _: classifier)) as url:
+    with serve(create_app(Settings(), lambda _: kind())) as url:
         wait_until(lambda: is_ready(url))
         response = httpx.post(url, json=text, headers=headers)
 
@@ -338,6 +354,42 @@ def test_fault_of_the_service(
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["detail"] == "the service failed; its log has the reason"
     assert "a request failed" in caplog.messages
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Cortex-Request-ID": "1"}])
+@pytest.mark.parametrize(
+    ("kind", "text"), [(FakeClassifier, "raise"), (NoNumber, "a")], ids=["fails", "nan"]
+)
+def test_fault_of_the_service_in_every_text(
+    kind: type[FakeClassifier], text: str, headers: dict[str, str]
+) -> None:
+    """Where no text of a list can be classified, the request is a 500 as well."""
+    with serve(create_app(Settings(), lambda _: kind())) as url:
+        wait_until(lambda: is_ready(url))
+        texts = ["", text, "a" * 1001, text]
+        body = {"input_text": texts, "on_long": "reject"}
+        response = httpx.post(url, json=body, headers=headers)
+
+    assert response.status_code == 500
+    assert response.json()["type"] == "urn:problem-type:sentiment:internal"
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Cortex-Request-ID": "1"}])
+def test_fault_of_the_service_in_one_text(url: str, headers: dict[str, str]) -> None:
+    """One text that the model fails on has an error in its place; the others are classified."""
+    response = httpx.post(url, json=["ab", "raise", ""], headers=headers)
+
+    assert response.status_code == 200
+    first, second, third = response.json()["predictions"]
+    assert first["score"] == 0.02
+    assert second["error"] == {
+        "type": "urn:problem-type:sentiment:internal",
+        "title": "The service failed",
+        "status": 500,
+        "detail": "input_text[1] cannot be classified: the service failed; its log has the reason",
+        "field": "input_text[1]",
+    }
+    assert third["error"]["status"] == 422
 
 
 def test_no_metrics_by_default(url: str) -> None:

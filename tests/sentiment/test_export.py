@@ -47,7 +47,7 @@ def test_export(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_export_refuses_what_differs(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A graph that answers otherwise is an error, not a file that somebody will serve."""
+    """A graph that answers otherwise is an error, and the one that is served already stays."""
     restore = module._restore
 
     def wrong(stored: module.StoredTensor, name: str) -> list[onnx.NodeProto]:
@@ -60,10 +60,32 @@ def test_export_refuses_what_differs(model: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(module, "_restore", wrong)
     monkeypatch.setattr(module, "EXPORT_TOLERANCE", 1e-9)
 
+    for name in ("model.onnx", "golden.json"):
+        (model / name).write_text("of an export before", encoding="ascii")
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+
     with pytest.raises(ParityError):
         export(str(model))
 
-    assert not (model / "model.onnx").exists()
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_export_leaves_no_graph_of_other_weights(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a folder that another model is copied into, a graph of the model before is worthless."""
+    monkeypatch.setattr(module, "EXPORT_TOLERANCE", -1.0)
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "model.onnx").write_text("of another model", encoding="ascii")
+
+    with pytest.raises(ParityError):
+        export(str(model), output)
+
+    assert (output / "model.safetensors").exists()
+    assert not list(output.glob("*.onnx"))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")

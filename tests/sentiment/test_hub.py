@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from project.sentiment.files import WEIGHTS
 from project.sentiment.model import SentimentClassifier
@@ -77,3 +80,35 @@ def test_export_of_a_revision(model: Path, tmp_path: Path) -> None:
     assert ours.scores == pytest.approx(
         SentimentClassifier(model).predict(["i like you"])[0].scores, abs=1e-4
     )
+
+
+def test_export_of_old_weights(model: Path, tmp_path: Path) -> None:
+    """Where the Hub has pickled weights only they are fetched, and stored as serving reads them."""
+    output, expected = tmp_path / "exported", SentimentClassifier(model).predict(["i like you"])
+    torch.save(load_file(model / "model.safetensors"), model / "pytorch_model.bin")
+    (model / "model.safetensors").unlink()
+    (model / "training_args.bin").write_bytes(b"of no use")
+    repository = Repository("me/old", model)
+    with hub(repository) as endpoint:
+        done = run(
+            endpoint, tmp_path / "home", "-m", "project.sentiment.export", "me/old",
+            "--output", str(output),
+        )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr
+    assert "training_args.bin" not in repository.asked
+    ours = SentimentClassifier(output).predict(["i like you"])
+    assert ours[0].scores == pytest.approx(expected[0].scores, abs=1e-4)
+
+
+def test_old_weights_are_left_where_there_are_others(tmp_path: Path) -> None:
+    """The same weights are not downloaded twice."""
+    folder = tmp_path / "both"
+    shutil.copytree(WEIGHTS, folder)
+    (folder / "pytorch_model.bin").write_bytes(b"the same")
+    repository = Repository("me/both", folder)
+    with hub(repository) as endpoint:
+        done = run(endpoint, tmp_path, "-c", PREDICT, "me/both")
+
+    assert done.returncode == 0, done.stderr
+    assert "pytorch_model.bin" not in repository.asked

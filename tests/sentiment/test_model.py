@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from project.sentiment import model
 from project.sentiment.files import WEIGHTS, ModelError
-from project.sentiment.golden import ParityError, check_golden, read_golden
+from project.sentiment.golden import Golden, ParityError, check_golden, read_golden
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.options import BackendName, LongTextPolicy, OnLongText
-from project.sentiment.prediction import TextTooLong
+from project.sentiment.prediction import TextTooLong, TokenIds
+from tests.helpers import FakeClassifier
 from tests.sentiment.conftest import sentiment_pipeline
 
 TEXTS = [
@@ -124,6 +126,49 @@ def test_golden_answers_catch_a_damaged_model(tmp_path: Path) -> None:
 
     with pytest.raises(ParityError, match="the model answers"):
         check_golden(SentimentClassifier(folder), read_golden(folder))
+
+
+def test_golden_answers_need_a_file(tmp_path: Path) -> None:
+    """A graph that nothing can be compared with is not served; without a graph there is no need."""
+    folder = tmp_path / "unchecked"
+    shutil.copytree(WEIGHTS, folder)
+    (folder / "golden.json").unlink()
+
+    with pytest.raises(ParityError, match=r"no golden\.json .* -m project\.sentiment\.export"):
+        check_golden(SentimentClassifier(folder), read_golden(folder))
+    torch = SentimentClassifier(folder, backend=BackendName.TRANSFORMERS)
+    assert check_golden(torch, read_golden(folder)) == 0.0
+
+
+@pytest.mark.parametrize("text", ["", "[1]", '[{"text": "a"}]'])
+def test_damaged_golden_answers_are_named(text: str, tmp_path: Path) -> None:
+    """A file that cannot be read is named."""
+    (tmp_path / "golden.json").write_text(text, encoding="utf-8")
+
+    with pytest.raises(ModelError, match=r"golden\.json"):
+        read_golden(tmp_path)
+
+
+@pytest.mark.parametrize("wrong", [True, False])
+def test_golden_answers_are_checked_in_both_ways(wrong: bool) -> None:
+    """A batch that is alone is computed by another session: each is compared."""
+
+    class Broken(FakeClassifier):
+        def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
+            rows = super().infer(batch, alone=alone)
+            return [[0.9] for _ in rows] if alone is wrong else rows
+
+    golden = [Golden("a" * 10, {"POSITIVE": 0.1, "NEGATIVE": 0.9})]
+
+    assert check_golden(FakeClassifier(), golden) == 0.0
+    with pytest.raises(ParityError, match=r"0\.8 off"):
+        check_golden(Broken(), golden)
+
+
+def test_golden_answers_have_the_labels(shipped: SentimentClassifier) -> None:
+    """A label more, or less, is no answer that was exported."""
+    with pytest.raises(ParityError, match="inf off"):
+        check_golden(shipped, [Golden("a", {"POSITIVE": 0.5})], tolerance=1.0)
 
 
 def test_graph_holds_no_weights() -> None:

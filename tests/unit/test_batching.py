@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -13,8 +16,8 @@ from hypothesis import strategies as st
 from project.batching import Batcher, BatchLimits, DeadlineExceeded
 from project.room import Aborted, Overloaded
 from project.sentiment.options import OnLongText
-from project.sentiment.prediction import EncodedText, Prediction, TextTooLong, TokenIds
-from tests.helpers import FakeClassifier, eventually
+from project.sentiment.prediction import EncodedText, Prediction, TokenIds
+from tests.helpers import DEADLINE, FakeClassifier, eventually
 
 LIMITS = BatchLimits(tokens=100, padding=0.2, waiting_requests=1000, waiting_tokens=100_000)
 
@@ -119,7 +122,7 @@ def test_refuses_beyond_limit(
     with_batcher(classifier, body, limits)
 
 
-async def outside(batcher: Batcher, text: str) -> asyncio.Task[list[Prediction | TextTooLong]]:
+async def outside(batcher: Batcher, text: str) -> asyncio.Task[list[Prediction | Exception]]:
     """A patient caller who has found no room."""
     task = asyncio.ensure_future(batcher.predict([text], patient=True))
     await asyncio.sleep(0)
@@ -211,7 +214,7 @@ def test_abort_fails_those_outside(classifier: FakeClassifier) -> None:
 
 
 def test_poison_fails_alone(classifier: FakeClassifier) -> None:
-    """A text that the model cannot take fails its caller, and nobody else in its batch."""
+    """A text that the model cannot take gets the error, and nobody else in its batch."""
 
     async def body(batcher: Batcher) -> None:
         holding = await hold(batcher, classifier)
@@ -220,10 +223,42 @@ def test_poison_fails_alone(classifier: FakeClassifier) -> None:
         await asyncio.sleep(0)
         classifier.gate.set()
         await holding
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        outcomes = [outcome for (outcome,) in await asyncio.gather(*waiting)]
         assert [isinstance(each, RuntimeError) for each in outcomes] == [False, True, False, False]
 
     with_batcher(classifier, body)
+
+
+def test_poison_fails_alone_in_its_list(classifier: FakeClassifier) -> None:
+    """The error lies in the place of its text, between the predictions for the others."""
+
+    async def body(batcher: Batcher) -> None:
+        first, second, third = await batcher.predict(["abcdef", "raise!", "ghi"])
+        assert isinstance(second, RuntimeError)
+        assert [each.tokens for each in (first, third) if isinstance(each, Prediction)] == [6, 3]
+
+    with_batcher(classifier, body)
+
+
+class Undecided(FakeClassifier):
+    """Answers to texts of three tokens with what is no number."""
+
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
+        """As before, or not a number."""
+        rows = super().infer(batch, alone=alone)
+        return [[math.nan] if len(ids) == 3 else row for ids, row in zip(batch, rows, strict=True)]
+
+
+def test_no_number_fails_alone() -> None:
+    """A score that JSON cannot hold is the error of its text."""
+
+    async def body(batcher: Batcher) -> None:
+        first, second = await batcher.predict(["ab", "abc"])
+        assert isinstance(first, Prediction)
+        assert isinstance(second, ValueError)
+        assert str(second) == "the model's score is nan"
+
+    with_batcher(Undecided(), body)
 
 
 def test_cancelled_is_not_computed(classifier: FakeClassifier) -> None:
@@ -260,12 +295,33 @@ def test_deadline(classifier: FakeClassifier) -> None:
     with_batcher(classifier, body, BatchLimits(seconds=0.05))
 
 
-def test_large_texts_are_tokenised_off_the_loop(classifier: FakeClassifier) -> None:
-    """Much text takes another way to the same answer."""
+class Threaded(FakeClassifier):
+    """Notes the thread of every tokenisation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[threading.Thread] = []
+
+    def encode(
+        self, texts: Sequence[str], on_long_text: OnLongText | None = None
+    ) -> list[EncodedText]:
+        """As before, with a note."""
+        self.threads.append(threading.current_thread())
+        return super().encode(texts, on_long_text)
+
+
+@pytest.mark.parametrize(
+    ("texts", "aside"), [(["a" * 10_000], False), (["a" * 5_000, "a" * 5_001], True)]
+)
+def test_large_texts_are_tokenised_off_the_loop(texts: list[str], aside: bool) -> None:
+    """Much text is tokenised on a thread of its own, little on the loop's: a thread costs more."""
+    classifier = Threaded()
 
     async def body(batcher: Batcher) -> None:
-        (prediction,) = await predicted(batcher, ["a" * 20_000])
-        assert (prediction.score, prediction.tokens) == (1.0, 20_000)
+        predictions = await predicted(batcher, texts)
+        assert [each.tokens for each in predictions] == [len(text) for text in texts]
+        (thread,) = classifier.threads
+        assert (thread is not threading.current_thread()) is aside
 
     with_batcher(classifier, body)
 
@@ -304,12 +360,20 @@ class Recording(FakeClassifier):
         super().__init__(workers)
         self.shapes: list[list[int]] = []
         self.alone: list[bool] = []
+        self._halves = threading.local()
 
     def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
-        """As before, with notes."""
-        self.shapes.append([len(each) for each in batch])
-        self.alone.append(alone)
-        return super().infer(batch, alone=alone)
+        """As before, with notes: of the batches that were taken, not of the halves of one."""
+        halves = getattr(self._halves, "left", 0)
+        if not halves:
+            self.shapes.append([len(each) for each in batch])
+            self.alone.append(alone)
+        self._halves.left = max(0, halves - 1)
+        try:
+            return super().infer(batch, alone=alone)
+        except RuntimeError:
+            self._halves.left += 2 if len(batch) > 1 else 0
+            raise
 
 
 def test_lone_batch_may_use_every_core() -> None:
@@ -354,12 +418,57 @@ def test_missing_row_is_an_error() -> None:
     """A model that answers too little fails its callers, who would wait for ever otherwise."""
 
     async def body(batcher: Batcher) -> None:
-        outcomes = await asyncio.gather(
-            *(batcher.predict([text]) for text in ("a", "b")), return_exceptions=True
-        )
-        assert [type(each) for each in outcomes] == [ValueError, ValueError]
+        outcomes = await asyncio.gather(*(batcher.predict([text]) for text in ("a", "b")))
+        assert [type(outcome) for (outcome,) in outcomes] == [ValueError, ValueError]
 
     with_batcher(Forgetful(), body)
+
+
+@pytest.mark.parametrize("texts", [["a"], ["a" * 20_000]])
+def test_closed_takes_no_more(classifier: FakeClassifier, texts: list[str]) -> None:
+    """After the end a request is refused at once, not when its time is over."""
+
+    async def body(batcher: Batcher) -> None:
+        await asyncio.to_thread(batcher.close)
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(Aborted, match="closed"):
+                await batcher.predict(texts)
+        assert batcher.waiting == (0, 0)
+
+    with_batcher(classifier, body)
+
+
+def test_closed_while_tokenising() -> None:
+    """Who comes out of the tokeniser after the end is refused as well."""
+    classifier = Slow()
+
+    async def body(batcher: Batcher) -> None:
+        waiting = asyncio.ensure_future(batcher.predict(["a" * 20_000]))
+        await eventually(classifier.encoding.is_set)
+        await asyncio.to_thread(batcher.close)
+        classifier.resume.set()
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(Aborted, match="closed"):
+                await waiting
+        assert batcher.waiting == (0, 0)
+
+    with_batcher(classifier, body)
+
+
+class Slow(FakeClassifier):
+    """Tokenises when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.encoding, self.resume = threading.Event(), threading.Event()
+
+    def encode(
+        self, texts: Sequence[str], on_long_text: OnLongText | None = None
+    ) -> list[EncodedText]:
+        """As before, but later."""
+        self.encoding.set()
+        assert self.resume.wait(DEADLINE)
+        return super().encode(texts, on_long_text)
 
 
 @settings(max_examples=60, deadline=None)
@@ -382,13 +491,14 @@ def test_every_caller_gets_its_own(
     """Whatever comes: own rows in own order, budgets kept, the guilty alone, and no one stuck."""
     classifier = Recording(workers)
     limits = BatchLimits(tokens, padding, waiting_requests=1000, waiting_tokens=10**9)
+    numbers = itertools.count()
     texts = [
-        ["raise" if number in poison else "x" * length for length in lengths]
-        for number, lengths in enumerate(requests)
+        ["raise" if next(numbers) in poison else "x" * length for length in lengths]
+        for lengths in requests
     ]
 
     async def body(batcher: Batcher) -> None:
-        tasks = [asyncio.ensure_future(predicted(batcher, each)) for each in texts]
+        tasks = [asyncio.ensure_future(batcher.predict(each)) for each in texts]
         await asyncio.sleep(0)
         for number in cancelled & set(range(len(tasks))):
             tasks[number].cancel()
@@ -396,19 +506,82 @@ def test_every_caller_gets_its_own(
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, asyncio.CancelledError):
                 assert number in cancelled
-            elif isinstance(outcome, RuntimeError):
-                assert number in poison
-            else:
-                assert not isinstance(outcome, BaseException)
-                assert number not in poison
-                assert [each.tokens for each in outcome] == requests[number]
-                assert [each.score for each in outcome] == [
-                    min(1.0, length / 100) for length in requests[number]
-                ]
+                continue
+            assert not isinstance(outcome, BaseException)
+            check_outcomes(texts[number], outcome)
 
     with_batcher(classifier, body, limits)
     for shape in classifier.shapes:
         padded = max(shape) * len(shape)
-        if len(shape) > 1 and not poison and not cancelled:
-            assert padded <= tokens
-            assert padded * (1 - padding) <= sum(shape) * (1 + 1e-9)
+        assert len(shape) == 1 or padded <= tokens
+        # Who leaves leaves a gap in the batch.
+        assert cancelled or len(shape) == 1 or padded * (1 - padding) <= sum(shape) * (1 + 1e-9)
+
+
+def check_outcomes(texts: Sequence[str], outcomes: Sequence[Prediction | Exception]) -> None:
+    """Every text has its own prediction, or its own error."""
+    for text, outcome in zip(texts, outcomes, strict=True):
+        if text == "raise":
+            assert isinstance(outcome, RuntimeError)
+        else:
+            assert isinstance(outcome, Prediction)
+            assert (outcome.tokens, outcome.score) == (len(text), min(1.0, len(text) / 100))
+
+
+class Crowded(FakeClassifier):
+    """While it computes a batch, the next wave of texts arrives.
+
+    Attributes:
+        waiting: texts, the oldest first.
+        passed_over: batches without the oldest text that waited.
+    """
+
+    def __init__(self, waves: Sequence[Sequence[str]]) -> None:
+        super().__init__()
+        self.waiting: list[str] = []
+        self.passed_over: list[list[str]] = []
+        self.tasks: list[asyncio.Task[object]] = []
+        self._waves = iter(waves)
+
+    async def arrive(self, batcher: Batcher) -> None:
+        """Submit the next wave."""
+        for text in next(self._waves, ()):
+            self.tasks.append(asyncio.ensure_future(batcher.predict([text])))
+            self.waiting.append(text)
+        await asyncio.sleep(0)  # let them be tokenised and enqueued
+
+    def serve(self, batcher: Batcher) -> None:
+        """Let a wave arrive at ``batcher``, from the loop that runs, with every batch."""
+        self._batcher, self._loop = batcher, asyncio.get_running_loop()
+
+    def infer(self, batch: Sequence[TokenIds], *, alone: bool = False) -> list[list[float]]:
+        """As before, once the next wave has arrived."""
+        taken = ["".join(map(chr, ids)) for ids in batch]
+        if self.waiting[0] not in taken:
+            self.passed_over.append(taken)
+        self.waiting = [text for text in self.waiting if text not in taken]
+        arriving = asyncio.run_coroutine_threadsafe(self.arrive(self._batcher), self._loop)
+        arriving.result(DEADLINE)
+        return super().infer(batch, alone=alone)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.lists(st.integers(1, 60), min_size=1, max_size=8), min_size=1, max_size=12),
+    tokens=st.integers(1, 400),
+    padding=st.floats(0, 0.9),
+)
+def test_nobody_starves(lengths: list[list[int]], tokens: int, padding: float) -> None:
+    """Whatever arrives meanwhile, every batch has the oldest text that waits in it."""
+    names = map(chr, itertools.count(0x4E00))  # every text is another
+    classifier = Crowded([[next(names) * length for length in wave] for wave in lengths])
+
+    async def body(batcher: Batcher) -> None:
+        classifier.serve(batcher)
+        await classifier.arrive(batcher)
+        await eventually(lambda: not classifier.waiting and all(t.done() for t in classifier.tasks))
+        assert len(classifier.tasks) == sum(map(len, lengths))
+        assert classifier.passed_over == []
+
+    limits = BatchLimits(tokens, padding, waiting_requests=1000, waiting_tokens=10**9)
+    with_batcher(classifier, body, limits)
