@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
@@ -41,10 +42,12 @@ class Placement:
         Raises:
             ConfigError: ``url`` is not ``http://host:port``.
         """
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ConfigError(f"--container-url {url}: must be http://host:port")
-        return cls(None, parts.hostname, parts.port or 80)
+        with contextlib.suppress(ValueError):  # a port that is none, or half an IPv6 address
+            parts = urlsplit(url)
+            rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+            if parts.scheme == "http" and parts.hostname and parts.port != 0 and not rest:
+                return cls(None, parts.hostname, parts.port or 80)
+        raise ConfigError(f"--container-url {url}: must be http://host:port, the port 1 to 65535")
 
 
 class Replica:
