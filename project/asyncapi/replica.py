@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -15,7 +15,7 @@ from project.asyncapi.container_spec import Probe
 from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.handler import Observe, RequestHandler
 from project.asyncapi.probes import Readiness, watch_liveness
-from project.asyncapi.process import GRACE_SECONDS, ContainerProcess
+from project.asyncapi.process import GRACE_SECONDS, ContainerProcess, first_of
 from project.asyncapi.queue import RequestQueue, Signal
 from project.asyncapi.spec import AsyncAPI
 
@@ -136,12 +136,3 @@ class Replica:
 
     async def _watch(self, process: ContainerProcess, probe: Probe) -> None:
         await watch_liveness(probe, self._target, lambda: process.generation, process.restart)
-
-
-async def first_of(*awaitables: Awaitable[object]) -> None:
-    """Wait until one is done; those made here for the wait are cancelled, given tasks are not."""
-    given = {each for each in awaitables if isinstance(each, asyncio.Task)}
-    made = {asyncio.ensure_future(each) for each in awaitables if each not in given}
-    await asyncio.wait(given | made, return_when=asyncio.FIRST_COMPLETED)
-    for task in made:
-        task.cancel()

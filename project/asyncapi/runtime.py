@@ -14,9 +14,9 @@ from project.asyncapi.api import Limits, LocalAPI
 from project.asyncapi.dequeuer import Policy
 from project.asyncapi.ingress import SERVER, Ingress
 from project.asyncapi.metrics import Metrics
-from project.asyncapi.process import check_port
+from project.asyncapi.process import check_port, first_of
 from project.asyncapi.queue import Signal
-from project.asyncapi.replica import Placement, first_of
+from project.asyncapi.replica import Placement
 from project.asyncapi.server import Server, listen
 from project.asyncapi.spec import AsyncAPI
 
