@@ -135,11 +135,11 @@ class RequestQueue:
     async def send(self, request: Request) -> None:
         """Put a new request in the queue; durable on return.
 
-        An id that is there already, with the same body, is not queued again.
+        A request that is there already, id, body and query, is not queued again.
 
         Raises:
             QueueFull: the queue has its greatest length.
-            DuplicateRequest: the id is there, with another body.
+            DuplicateRequest: the id is there, for another request.
         """
         if self._length >= self._max_length:
             raise QueueFull(f"the queue holds {self._length} requests, as many as it may")

@@ -31,8 +31,19 @@ as those of the index of ids are, is then written there once."""
 CACHE_KIBIBYTES = 16 * 1024
 """The writer's: ids are in no order, so that each is stored on another page of their index."""
 
+PURGE_BYTES = 8 << 20
+"""Of results, after which a purge ends: it is written to the log, with the writer held up."""
+
 VACUUM_PAGES = 250
 """Pages of 4 KiB that a purge gives back at most, so that it does not hold up the writer."""
+
+TELLING = frozenset({"Content-Encoding", "Content-Type", "X-Envoy-Original-Path"})
+"""Header fields that say, with the body, what is asked; the path has the query."""
+
+NO_ROOM = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
+)
+"""SQLite tells a full disk from other errors of a write, but not a quota or the largest file."""
 
 SCHEMA_VERSION = 3
 # Payloads and results are apart: SQLite rewrites a whole row with every change of its status.
@@ -102,10 +113,18 @@ SELECT (SELECT count(*) FROM requests WHERE status = 'in_queue'),
 FREE_BYTES = """
 SELECT freelist_count * page_size FROM pragma_freelist_count(), pragma_page_size()
 """
+# One at least, and others as long as the results before them are not large.
 PURGE = """
-DELETE FROM requests
-WHERE seq IN (SELECT seq FROM requests WHERE ended_at <= ? ORDER BY ended_at LIMIT ?)
-RETURNING seq
+DELETE FROM requests WHERE seq IN (
+    SELECT seq FROM (
+        SELECT seq, sum(length(result)) OVER (
+            ORDER BY ended_at, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS before
+        FROM (
+            SELECT seq, ended_at FROM requests WHERE ended_at <= ? ORDER BY ended_at, seq LIMIT ?
+        ) LEFT JOIN results USING (seq)
+    ) WHERE ifnull(before, 0) < ?
+) RETURNING seq
 """
 
 
@@ -163,11 +182,11 @@ class SQLiteStorage:
     def add(self, request: Request) -> bool:
         """See :meth:`Storage.add`."""
         self._check_room()
-        digest = hashlib.sha256(request.body).digest()
+        values = request.id, _digest(request), self._clock()
         with self._step():
-            added = self._writer.execute(ADD, (request.id, digest, self._clock())).fetchone()
+            added = self._writer.execute(ADD, values).fetchone()
             if added is None:
-                self._check_same(request.id, digest)
+                self._check_same(request)
                 return False
             headers = json.dumps(request.headers)
             self._writer.execute(ADD_PAYLOAD, (*added, headers, request.body))
@@ -222,7 +241,7 @@ class SQLiteStorage:
     def purge(self, age_seconds: float, limit: int) -> int:
         """See :meth:`Storage.purge`; the room is given back to the file system bit by bit."""
         with self._step():
-            purged = self._writer.execute(PURGE, (self._clock() - age_seconds, limit)).fetchall()
+            purged = self._writer.execute(PURGE, (self._clock() - age_seconds, limit, PURGE_BYTES)).fetchall()
             self._writer.executemany("DELETE FROM results WHERE seq = ?", purged)
             (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
             for _ in range(min(free, VACUUM_PAGES)):
@@ -254,10 +273,13 @@ class SQLiteStorage:
         if free < self._min_free_bytes:
             raise StorageFull(f"{free} bytes are free, {self._min_free_bytes} must be")
 
-    def _check_same(self, request_id: str, digest: bytes) -> None:
-        known = self._writer.execute("SELECT digest FROM requests WHERE id = ?", (request_id,))
-        if known.fetchone() != (digest,):
-            raise DuplicateRequest(f"id {request_id} was submitted before, with another body")
+    def _check_same(self, request: Request) -> None:
+        known = self._writer.execute("SELECT digest FROM requests WHERE id = ?", (request.id,))
+        # Earlier versions, whose rows are still there, told requests apart by their body alone.
+        if known.fetchone()[0] not in {_digest(request), hashlib.sha256(request.body).digest()}:
+            raise DuplicateRequest(
+                f"id {request.id} was submitted before, with another body, content type or query"
+            )
 
     def _end(self, delivery: Delivery, status: Status, reason: str | None) -> int:
         seq = self._leased(END, delivery, status.value, reason, self._clock())
@@ -272,6 +294,12 @@ class SQLiteStorage:
             raise LeaseLost(f"the lease {delivery.receipt} of request {request_id!r} is over")
         seq: int = row[0][0]
         return seq
+
+
+def _digest(request: Request) -> bytes:
+    """Of what the container computes the result from."""
+    told = [field for field in request.headers if field[0] in TELLING]
+    return hashlib.sha256(json.dumps(told).encode() + request.body).digest()
 
 
 def _delivery(request_id: str, receives: int, receipt: int, headers: str, body: bytes) -> Delivery:
@@ -352,6 +380,6 @@ def _storage_errors(path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        full = getattr(error, "sqlite_errorcode", None) in NO_ROOM
         text = f"{path}: {error}" if path else str(error)
         raise (StorageFull if full else StorageError)(text) from error

@@ -263,14 +263,20 @@ def test_disk_full(url: str, storage: SQLiteStorage) -> None:
 
 
 def test_own_id_again(url: str, storage: SQLiteStorage) -> None:
-    """A client that names its request can repeat it: the same body is one request."""
+    """A client that names its request can repeat it: the same body and query are one request."""
     own = {"X-Request-Id": "mine"}
 
-    answers = [httpx.post(url, headers=own, content=body) for body in (b"a", b"a", b"b")]
+    answers = [
+        httpx.post(url + query, headers=own, content=body)
+        for query, body in (("?q=a", b"a"), ("?q=a", b"a"), ("?q=a", b"b"), ("?q=b", b"a"))
+    ]
 
-    assert [answer.status_code for answer in answers] == [200, 200, 409]
+    assert [answer.status_code for answer in answers] == [200, 200, 409, 409]
     assert answers[1].text == '{"id":"mine"}\n'
-    assert answers[2].text == "error: id mine was submitted before, with another body"
+    for answer in answers[2:]:
+        assert answer.text == (
+            "error: id mine was submitted before, with another body, content type or query"
+        )
     assert storage.depth() == Depth(1, 0)
 
 

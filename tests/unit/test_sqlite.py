@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import shutil
@@ -15,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.sqlite import PURGE_BYTES, SQLiteStorage
 from project.asyncapi.storage import (
     DuplicateRequest,
     LeaseLost,
@@ -244,7 +245,7 @@ def test_same_request_twice_is_stored_once(storage: Storage) -> None:
 def test_same_id_with_another_body_is_refused(storage: Storage) -> None:
     """An id names one request, after its end too."""
     storage.add(request("a", b"x"))
-    with pytest.raises(DuplicateRequest, match="id a was submitted before, with another body"):
+    with pytest.raises(DuplicateRequest, match="another body, content type or query"):
         storage.add(request("a", b"y"))
 
     delivery = receive(storage)
@@ -252,6 +253,17 @@ def test_same_id_with_another_body_is_refused(storage: Storage) -> None:
     storage.complete(delivery, b"{}")
     with pytest.raises(DuplicateRequest):
         storage.add(request("a", b"y"))
+
+
+@pytest.mark.parametrize("name", ["Content-Encoding", "Content-Type", "X-Envoy-Original-Path"])
+def test_same_body_of_another_request_is_refused(storage: Storage, name: str) -> None:
+    """What it is called, and the query, are part of what is asked; other headers are not."""
+    storage.add(Request("a", (("X-Trace", "1"), (name, "/sentiment?input_text=a")), b""))
+
+    assert not storage.add(Request("a", (("X-Trace", "2"), (name, "/sentiment?input_text=a")), b""))
+    for headers in ((), ((name, "/sentiment?input_text=b"),)):
+        with pytest.raises(DuplicateRequest):
+            storage.add(Request("a", headers, b""))
 
 
 def test_purge_by_age_and_limit(storage: Storage, clock: FakeClock) -> None:
@@ -364,6 +376,53 @@ def test_purge_gives_room_back(sqlite: SQLiteStorage, path: Path) -> None:
     sqlite.purge(0, 1)
     sqlite._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     assert path.stat().st_size < 100_000
+
+
+def test_purge_is_bounded_by_the_size_of_results(sqlite: SQLiteStorage) -> None:
+    """One at least, whatever its size, and then not much more than may be in one go."""
+    for size in (PURGE_BYTES + 1, PURGE_BYTES - 1, 1, 1, None, 1):
+        sqlite.add(request("a"))
+        if size is None:
+            sqlite.fail(receive(sqlite), "no")
+        else:
+            sqlite.complete(receive(sqlite), bytes(size))
+        sqlite._writer.execute("UPDATE requests SET id = seq")
+
+    assert [sqlite.purge(0, 4) for _ in range(5)] == [1, 2, 3, 0, 0]
+
+
+def test_requests_of_an_earlier_version_are_known(sqlite: SQLiteStorage) -> None:
+    """Its rows tell only bodies apart; they are in files that are still read."""
+    sqlite.add(request("a", b"x"))
+    digest = hashlib.sha256(b"x").digest()
+    sqlite._writer.execute("UPDATE requests SET digest = ?", (digest,))
+
+    assert not sqlite.add(request("a", b"x"))
+    with pytest.raises(DuplicateRequest):
+        sqlite.add(request("a", b"y"))
+
+
+def test_file_that_may_not_grow_is_a_full_disk(path: Path) -> None:
+    """A quota, or the largest size of a file: what is added is refused as on a full disk."""
+    code = """
+import pathlib, resource, sys
+from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.storage import StorageFull
+from project.asyncapi.types import Request
+storage = SQLiteStorage(pathlib.Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+storage.add(Request("small", (), b""))
+try:
+    storage.add(Request("large", (), bytes(1 << 20)))
+except StorageFull as error:
+    print(error)
+print(storage.depth().queued)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout == "disk I/O error\n1\n"
 
 
 @pytest.mark.parametrize("killed", [True, False])
