@@ -74,7 +74,7 @@ class Replica:
         self._target = Target(placement.host, {config.pod.port: placement.port}, env)
         self._liveness = container.liveness_probe
         url = f"http://{placement.host}:{placement.port}/"
-        self._handler = RequestHandler(url, max_result_bytes, observe)
+        self._handler = RequestHandler(url, config.pod.port, max_result_bytes, observe)
         self._readiness = Readiness(config.readiness_probes, self._target, changed)
         self._dequeuer = Dequeuer(queue, self._handler, self._readiness, changed, policy)
         self._process: ContainerProcess | None = None
