@@ -122,7 +122,8 @@ def _failure(request: Request, error: Exception) -> Response:
     if isinstance(error, StorageFull):
         return _plain(f"error: {error}", status=507, Retry_After=RETRY_AFTER_SECONDS)
     if isinstance(error, StorageError):
-        return _plain(f"error: failed to send message to queue: {error}", status=500)
+        what = "failed to send message to queue: " if request.method == "POST" else ""
+        return _plain(f"error: {what}{error}", status=500)
     raise error
 
 

@@ -215,6 +215,16 @@ def test_storage_error_is_500(url: str, storage: SQLiteStorage) -> None:
     assert response.text.startswith("error: failed to send message to queue: ")
 
 
+def test_storage_error_of_a_poll(url: str, storage: SQLiteStorage) -> None:
+    """Only a submission has something to send to the queue."""
+    storage._reader.close()
+
+    response = httpx.get(f"{url}/some-id")
+
+    assert (response.status_code, response.headers["content-type"]) == (500, "text/plain")
+    assert response.text == "error: Cannot operate on a closed database."
+
+
 async def in_pieces() -> AsyncIterator[bytes]:
     """A body whose length nobody says beforehand."""
     for _ in range(11):
