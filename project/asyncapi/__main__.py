@@ -6,12 +6,12 @@ import argparse
 import asyncio
 import contextlib
 import logging
+import resource
 import shlex
 import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import uvloop
 
@@ -33,12 +33,11 @@ ready: {name} answers on {url}, its container on {container}
   python async_requests.py --endpoint '{url}' "i like you" "i hate you"
 """
 
+DESCRIPTORS = 1 << 16
 SECONDS_PER_DAY = 24 * 3600
 MAX_DAYS = 36500
 MAX_BYTES = 512 << 20
 """Of a body or a result: SQLite's rows have less than 10^9."""
-
-Number = TypeVar("Number", int, float)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
     try:
         apis = read_config(arguments.config)
+        _allow_descriptors()
         uvloop.run(_serve(apis, _options(apis, arguments)))
     except (ConfigError, PortInUse, StorageError, OSError) as error:
         print(f"asyncapi: {error}", file=sys.stderr)
@@ -76,6 +76,14 @@ async def _serve(apis: Sequence[AsyncAPI], options: Options) -> None:
         print("\nCtrl-C stops it.", flush=True)
 
     await runtime.run(announce)
+
+
+def _allow_descriptors() -> None:
+    """A client costs one, and shells begin with 1024; not all, for some programs close them all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _options(apis: Sequence[AsyncAPI], arguments: argparse.Namespace) -> Options:
@@ -158,11 +166,11 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _port(text: str) -> int:
-    return _within(text, int, 0, 65535)
+    return int(_within(text, int, 0, 65535))
 
 
 def _bytes(text: str) -> int:
-    return _within(text, int, 1, MAX_BYTES)
+    return int(_within(text, int, 1, MAX_BYTES))
 
 
 def _days(text: str) -> float:
@@ -170,20 +178,20 @@ def _days(text: str) -> float:
 
 
 def _positive(text: str) -> int:
-    return _within(text, int, 1, None)
+    return int(_within(text, int, 1, None))
 
 
 def _not_negative(text: str) -> int:
-    return _within(text, int, 0, None)
+    return int(_within(text, int, 0, None))
 
 
-def _within(text: str, kind: Callable[[str], Number], least: Number, most: Number | None) -> Number:
+def _within(text: str, kind: Callable[[str], float], least: float, most: float | None) -> float:
     with contextlib.suppress(ValueError):
         value = kind(text)
         if least <= value and (most is None or value <= most):  # not so for a NaN
             return value
     bounds = f"at least {least}" if most is None else f"{least} to {most}"
-    whole = "a whole number" if kind is int else "a number"
+    whole = "a whole number" if isinstance(least, int) else "a number"
     raise argparse.ArgumentTypeError(f"{text!r}: must be {whole}, {bounds}")
 
 

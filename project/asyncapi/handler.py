@@ -132,7 +132,7 @@ class RequestHandler:
         await self._session.close()
 
     async def _answer_once_connected(self, headers: Headers, body: bytes) -> tuple[bytes, bool]:
-        """The answer; that no descriptor is free is no fault of the request's, and is waited out."""
+        """The answer; a lack of descriptors is no fault of the request's, and is waited out."""
         while True:
             try:
                 return await self._answer(headers, body)

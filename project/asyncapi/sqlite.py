@@ -40,9 +40,7 @@ VACUUM_PAGES = 250
 TELLING = frozenset({"Content-Encoding", "Content-Type", "X-Envoy-Original-Path"})
 """Header fields that say, with the body, what is asked; the path has the query."""
 
-NO_ROOM = frozenset(
-    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
-)
+NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
 """SQLite tells a full disk from other errors of a write, but not a quota or the largest file."""
 
 SCHEMA_VERSION = 3
@@ -241,7 +239,9 @@ class SQLiteStorage:
     def purge(self, age_seconds: float, limit: int) -> int:
         """See :meth:`Storage.purge`; the room is given back to the file system bit by bit."""
         with self._step():
-            purged = self._writer.execute(PURGE, (self._clock() - age_seconds, limit, PURGE_BYTES)).fetchall()
+            purged = self._writer.execute(
+                PURGE, (self._clock() - age_seconds, limit, PURGE_BYTES)
+            ).fetchall()
             self._writer.executemany("DELETE FROM results WHERE seq = ?", purged)
             (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
             for _ in range(min(free, VACUUM_PAGES)):

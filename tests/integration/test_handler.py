@@ -261,9 +261,11 @@ def test_redirect_away() -> None:
     """Another host is called by its own name."""
 
     async def run() -> None:
-        async with container([http(b"{}")]) as (other, received):
-            async with container([found(other)]) as (url, _):
-                await submit_all(url, [REQUEST])
+        async with (
+            container([http(b"{}")]) as (other, received),
+            container([found(other)]) as (url, _),
+        ):
+            await submit_all(url, [REQUEST])
         assert received[0].split(b"\r\n")[1] == f"Host: {other[7:-1]}".encode()
 
     asyncio.run(run())
@@ -333,6 +335,12 @@ def test_refused_connection() -> None:
         asyncio.run(submit_all(f"http://127.0.0.1:{free_port()}/", [REQUEST]))
 
 
+def tcp_timers(port: int) -> list[str]:
+    """Kind (02: keepalive) and hundredths of a second (hexadecimal) of connections to a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return [line[5] for line in lines if line[2].endswith(f":{port:04X}")]
+
+
 def test_peer_that_is_gone_is_noticed() -> None:
     """The kernel asks after 15 s of silence, though an answer may take for ever."""
 
@@ -348,9 +356,7 @@ def test_peer_that_is_gone_is_noticed() -> None:
         async with listening(serve) as port:
             submitting = asyncio.create_task(submit_all(f"http://127.0.0.1:{port}/", [REQUEST]))
             await asked.wait()
-            # Its column "tr tm->when": 02 is the timer of the keepalive, in hundredths of a second.
-            table = Path("/proc/net/tcp").read_text().splitlines()
-            timers = [line.split()[5] for line in table if line.split()[2].endswith(f":{port:04X}")]
+            timers = tcp_timers(port)
             go_on.set()
             await submitting
         assert any(timer.startswith("02:") and int(timer[3:], 16) <= 1500 for timer in timers)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
 
-from project.asyncapi.__main__ import main
+from project.asyncapi.__main__ import DESCRIPTORS, _allow_descriptors, main
 from project.asyncapi.config import ConfigError
 from project.asyncapi.replica import Placement
 from tests.helpers import ROOT
@@ -69,3 +70,16 @@ def test_container_url() -> None:
     """Host and port; a slash at the end is allowed."""
     assert Placement.at("http://container:8000/") == Placement(None, "container", 8000)
     assert Placement.at("http://container") == Placement(None, "container", 80)
+
+
+def test_descriptors_are_allowed() -> None:
+    """A shell's 1024 are no limit for clients, where more may be had."""
+    before = _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        _allow_descriptors()
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert soft == (DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS))

@@ -419,7 +419,11 @@ except StorageFull as error:
 print(storage.depth().queued)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
 
     assert done.stdout == "disk I/O error\n1\n"
