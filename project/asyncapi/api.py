@@ -6,7 +6,6 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from project.asyncapi.dequeuer import Policy
 from project.asyncapi.endpoint import Gateway
@@ -15,8 +14,7 @@ from project.asyncapi.queue import RequestQueue, Signal
 from project.asyncapi.replica import Placement, Replica
 from project.asyncapi.service import Service
 from project.asyncapi.spec import AsyncAPI
-from project.asyncapi.sqlite import SQLiteStorage
-from project.asyncapi.storage import StorageError
+from project.asyncapi.storage import Storage, StorageError
 
 logger = logging.getLogger(__name__)
 
@@ -47,18 +45,15 @@ class LocalAPI:
     """Gateway, queue and replica of one API.
 
     Args:
-        storage: the SQLite file.
+        storage: closed with the API.
         changed: sent when anything has changed.
-
-    Raises:
-        StorageError: the storage cannot be used.
     """
 
     def __init__(
         self,
         config: AsyncAPI,
         placement: Placement,
-        storage: Path,
+        storage: Storage,
         limits: Limits,
         policy: Policy,
         metrics: Metrics,
@@ -66,11 +61,7 @@ class LocalAPI:
     ) -> None:
         self.name = config.name
         self._retention_seconds = limits.retention_seconds
-        self._queue = RequestQueue(
-            SQLiteStorage(storage, min_free_bytes=limits.min_free_bytes),
-            changed,
-            limits.max_queue_length,
-        )
+        self._queue = RequestQueue(storage, changed, limits.max_queue_length)
         # One for now: several would share the queue, which leases a request to one of them.
         self.replica = Replica(
             config,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from project.asyncapi.checks import Target
@@ -29,11 +29,13 @@ class Placement:
     Attributes:
         command: starts it; None if it runs already.
         port: where it listens.
+        env: of its processes, beside that of its API.
     """
 
     command: Sequence[str] | None
     host: str
     port: int
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def at(cls, url: str) -> Placement:
@@ -80,7 +82,7 @@ class Replica:
         self._process: ContainerProcess | None = None
         if placement.command is not None:
             self._process = ContainerProcess(
-                placement.command, env, container.pre_stop, self._target
+                placement.command, {**env, **placement.env}, container.pre_stop, self._target
             )
         self._hurry = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []

@@ -39,7 +39,7 @@ def test_purge_that_fails_is_tried_again(
         it = LocalAPI(
             read_config(cortex_yaml)[0],
             Placement.at(f"http://127.0.0.1:{free_port()}"),
-            cortex_yaml.parent / "queue.sqlite3",
+            SQLiteStorage(cortex_yaml.parent / "queue.sqlite3"),
             Limits(retention_seconds=7.0),
             Policy(1),
             Metrics(),
