@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +23,9 @@ PURGE_PERIOD_SECONDS = 60.0
 PURGE_LIMIT = 100
 PURGE_PAUSE_SECONDS = 0.05
 """Requests that a purge forgets in one go, and how long others have the disk before the next."""
+
+UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that nobody sets, and that goes on while the machine sleeps, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +94,23 @@ class LocalAPI:
         await self._queue.close()
 
     async def _purge(self) -> None:
+        ahead = _clock_ahead()
         while True:
+            before, ahead = ahead, _clock_ahead()
+            jump = ahead - before
+            if jump > self._retention_seconds / 10:
+                # What has just ended looks old now; when it is, all that looks old is so.
+                logger.warning("the clock is %.0f s ahead of where it was: no purge for now", jump)
+                await asyncio.sleep(self._retention_seconds)
+                continue
+            purged = 0
             try:
-                while await self._queue.purge(self._retention_seconds, PURGE_LIMIT):  # noqa: ASYNC110
-                    await asyncio.sleep(PURGE_PAUSE_SECONDS)
+                purged = await self._queue.purge(self._retention_seconds, PURGE_LIMIT)
             except StorageError as error:  # a full disk, for example: it passes, or others say so
                 logger.warning("what is old cannot be purged yet: %s", error)
-            await asyncio.sleep(PURGE_PERIOD_SECONDS)
+            await asyncio.sleep(PURGE_PAUSE_SECONDS if purged else PURGE_PERIOD_SECONDS)
+
+
+def _clock_ahead() -> float:
+    """The time of day less that since the start of the machine; changes when the clock is set."""
+    return time.time() - time.clock_gettime(UPTIME)
