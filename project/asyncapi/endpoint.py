@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -126,25 +126,28 @@ class Gateway:
         return _json(b'{"id":%b}\n' % gojson.encode(request_id))
 
     async def _read(self, request: Request, upload: Upload) -> None:
-        pieces = request.stream()
-        while (piece := await _next(pieces)) is not None:
-            upload.add(piece)
-            self._service.check_size(upload.size)
+        try:
+            async with asyncio.timeout(STALLED_SECONDS) as stalled:
+                while await self._read_piece(request, upload):
+                    stalled.reschedule(asyncio.get_running_loop().time() + STALLED_SECONDS)
+        except TimeoutError as error:
+            raise UploadStalled(f"the body did not go on for {STALLED_SECONDS:g} s") from error
+
+    async def _read_piece(self, request: Request, upload: Upload) -> bool:
+        """Read what has come of the body; returns whether there is more to come."""
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        upload.add(message.get("body", b""))
+        self._service.check_size(upload.size)
+        more: bool = message.get("more_body", False)
+        return more
 
     async def _poll(self, request_id: str) -> Response:
         answer = await self._service.get_workload(request_id)
         if answer is None:
             return _plain(f"error: id {request_id} not found", status=404)
         return _json(answer)
-
-
-async def _next(pieces: AsyncGenerator[bytes, None]) -> bytes | None:
-    """What comes next of a body; None after its end."""
-    try:
-        async with asyncio.timeout(STALLED_SECONDS):
-            return await anext(pieces, None)
-    except TimeoutError as error:
-        raise UploadStalled(f"the body did not go on for {STALLED_SECONDS:g} s") from error
 
 
 def _failure(request: Request, error: Exception) -> Response:
