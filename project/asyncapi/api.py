@@ -11,11 +11,12 @@ from functools import partial
 from project.asyncapi.dequeuer import Policy
 from project.asyncapi.endpoint import Gateway
 from project.asyncapi.metrics import Metrics
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.replica import Placement, Replica
 from project.asyncapi.service import Service
 from project.asyncapi.spec import AsyncAPI
 from project.asyncapi.storage import Storage, StorageError
+from project.asyncapi.waiting import Signal
 
 logger = logging.getLogger(__name__)
 

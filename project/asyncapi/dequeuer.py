@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from project.asyncapi import gojson
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.storage import LeaseLost, StorageError
 from project.asyncapi.types import Delivery, Request
+from project.asyncapi.waiting import Signal
 
 logger = logging.getLogger(__name__)
 

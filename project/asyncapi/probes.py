@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from project.asyncapi.checks import Target
 from project.asyncapi.container_spec import Probe
-from project.asyncapi.queue import Signal
+from project.asyncapi.waiting import Signal
 
 logger = logging.getLogger(__name__)
 

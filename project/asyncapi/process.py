@@ -10,10 +10,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from project.asyncapi.checks import Target
 from project.asyncapi.container_spec import Hook
+from project.asyncapi.waiting import first_of
 
 logger = logging.getLogger(__name__)
 
@@ -148,18 +149,6 @@ class ContainerProcess:
         )
         self._generation += 1
         return self._process
-
-
-async def first_of(*awaitables: Awaitable[object]) -> None:
-    """Wait until one is done; those made here for the wait are cancelled, given tasks are not."""
-    given = {each for each in awaitables if isinstance(each, asyncio.Task)}
-    made = {asyncio.ensure_future(each) for each in awaitables if each not in given}
-    try:
-        await asyncio.wait(given | made, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in made:
-            task.cancel()
-        await asyncio.gather(*made, return_exceptions=True)
 
 
 def _kill_group(pid: int) -> None:

@@ -1,4 +1,4 @@
-"""The queue: a storage seen from the event loop, and the signal that something has changed."""
+"""The queue: a storage seen from the event loop."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 from project.asyncapi.storage import DuplicateRequest, LeaseLost, Storage
 from project.asyncapi.types import Delivery, Depth, Request, Workload
+from project.asyncapi.waiting import Signal
 
 T = TypeVar("T")
 
@@ -19,26 +20,6 @@ GROUP = 256
 
 class QueueFull(RuntimeError):
     """As many requests wait as may."""
-
-
-class Signal:
-    """Wakes everyone who listened before it was sent.
-
-    Call :meth:`listen` first, look at the state next, and only then wait: a change between the look
-    and the wait is not missed.
-    """
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def listen(self) -> asyncio.Event:
-        """An event that the next :meth:`send` sets."""
-        return self._event
-
-    def send(self) -> None:
-        """Something has changed."""
-        self._event.set()
-        self._event = asyncio.Event()
 
 
 @dataclass(frozen=True, slots=True)

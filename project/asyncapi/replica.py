@@ -15,9 +15,10 @@ from project.asyncapi.container_spec import Probe
 from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.handler import Observe, RequestHandler
 from project.asyncapi.probes import Readiness, watch_liveness
-from project.asyncapi.process import GRACE_SECONDS, ContainerProcess, first_of
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.process import GRACE_SECONDS, ContainerProcess
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.spec import AsyncAPI
+from project.asyncapi.waiting import Signal, first_of
 
 logger = logging.getLogger(__name__)
 

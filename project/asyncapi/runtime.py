@@ -15,12 +15,12 @@ from project.asyncapi.dequeuer import Policy
 from project.asyncapi.ingress import SERVER, Ingress
 from project.asyncapi.leftovers import end_leftovers, mark
 from project.asyncapi.metrics import Metrics
-from project.asyncapi.process import check_port, first_of
-from project.asyncapi.queue import Signal
+from project.asyncapi.process import check_port
 from project.asyncapi.replica import Placement
 from project.asyncapi.server import Server, listen
 from project.asyncapi.spec import AsyncAPI
 from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.waiting import Signal, first_of
 
 logger = logging.getLogger(__name__)
 

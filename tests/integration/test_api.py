@@ -14,10 +14,10 @@ from project.asyncapi.api import Limits, LocalAPI
 from project.asyncapi.config import read_config
 from project.asyncapi.dequeuer import Policy
 from project.asyncapi.metrics import Metrics
-from project.asyncapi.queue import Signal
 from project.asyncapi.replica import Placement
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.storage import StorageError, StorageFull
+from project.asyncapi.waiting import Signal
 from tests.helpers import eventually, free_port
 
 

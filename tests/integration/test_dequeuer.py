@@ -18,10 +18,11 @@ from project.asyncapi.container_spec import Probe
 from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.storage import StorageError
 from project.asyncapi.types import Delivery, Request, Status, Workload
+from project.asyncapi.waiting import Signal
 from tests.helpers import DEADLINE, eventually
 
 MAX_RECEIVES = 3

@@ -13,10 +13,11 @@ import pytest
 
 from project.asyncapi.endpoint import Gateway
 from project.asyncapi.ingress import Ingress
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.service import Service
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.types import Depth
+from project.asyncapi.waiting import Signal
 from tests.helpers import DEADLINE, serve
 
 

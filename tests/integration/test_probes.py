@@ -15,7 +15,7 @@ import pytest
 from project.asyncapi.checks import Target
 from project.asyncapi.container_spec import Hook, Probe
 from project.asyncapi.probes import Readiness, watch_liveness
-from project.asyncapi.queue import Signal
+from project.asyncapi.waiting import Signal
 from tests.helpers import DEADLINE, eventually, free_port, listening
 
 

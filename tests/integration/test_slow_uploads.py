@@ -15,10 +15,11 @@ import pytest
 from project.asyncapi import connection, endpoint
 from project.asyncapi.endpoint import Gateway
 from project.asyncapi.ingress import Ingress
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.server import Server, listen
 from project.asyncapi.service import Service
 from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.waiting import Signal
 from tests.helpers import DEADLINE, wait_until
 
 MAX_PAYLOAD = 1000

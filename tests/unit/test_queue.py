@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from project.asyncapi.queue import GROUP, QueueFull, RequestQueue, Signal
+from project.asyncapi.queue import GROUP, QueueFull, RequestQueue
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.storage import DuplicateRequest, LeaseLost, StorageError, StorageFull
 from project.asyncapi.types import Delivery, Depth, Request, Status, Workload
+from project.asyncapi.waiting import Signal
 from tests.helpers import DEADLINE, eventually
 
 LEASE = 30.0  # seconds
