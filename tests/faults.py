@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from project.asyncapi import api
+from project.asyncapi import runtime
 from project.asyncapi.__main__ import main
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.types import Delivery, Request
@@ -65,5 +65,5 @@ class PausingStorage(SQLiteStorage):
 
 
 if __name__ == "__main__":
-    vars(api)["SQLiteStorage"] = PausingStorage
+    vars(runtime)["SQLiteStorage"] = PausingStorage
     sys.exit(main())

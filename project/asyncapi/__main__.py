@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
+import resource
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import uvloop
@@ -31,7 +33,11 @@ ready: {name} answers on {url}, its container on {container}
   python async_requests.py --endpoint '{url}' "i like you" "i hate you"
 """
 
+DESCRIPTORS = 1 << 16
 SECONDS_PER_DAY = 24 * 3600
+MAX_DAYS = 36500
+MAX_BYTES = 512 << 20
+"""Of a body or a result: SQLite's rows have less than 10^9."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.getLogger("aiohttp").setLevel(logging.WARNING)
     try:
         apis = read_config(arguments.config)
+        _allow_descriptors()
         uvloop.run(_serve(apis, _options(apis, arguments)))
     except (ConfigError, PortInUse, StorageError, OSError) as error:
         print(f"asyncapi: {error}", file=sys.stderr)
@@ -69,6 +76,14 @@ async def _serve(apis: Sequence[AsyncAPI], options: Options) -> None:
         print("\nCtrl-C stops it.", flush=True)
 
     await runtime.run(announce)
+
+
+def _allow_descriptors() -> None:
+    """A client costs one, and shells begin with 1024; not all, for some programs close them all."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _options(apis: Sequence[AsyncAPI], arguments: argparse.Namespace) -> Options:
@@ -128,15 +143,15 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     add("--command", action="append", default=[], metavar="[API=]COMMAND",
         help=f"starts the container on $(CORTEX_PORT) ({COMMAND})")  # fmt: skip
     limits = Limits()
-    add("--max-payload-bytes", type=_positive, default=limits.max_payload_bytes,
+    add("--max-payload-bytes", type=_bytes, default=limits.max_payload_bytes,
         help="of a request's body (%(default)s)")  # fmt: skip
-    add("--max-result-bytes", type=_positive, default=limits.max_result_bytes,
+    add("--max-result-bytes", type=_bytes, default=limits.max_result_bytes,
         help="of a container's answer (%(default)s)")  # fmt: skip
     add("--max-queue-length", type=_positive, default=limits.max_queue_length,
         help="requests that wait or are in progress (%(default)s)")  # fmt: skip
     add("--min-free-bytes", type=_not_negative, default=limits.min_free_bytes,
         help="of the disk, below which no request is taken (%(default)s)")  # fmt: skip
-    add("--retention-days", type=float, default=limits.retention_seconds / SECONDS_PER_DAY,
+    add("--retention-days", type=_days, default=limits.retention_seconds / SECONDS_PER_DAY,
         help="for which results are kept (%(default)s)")  # fmt: skip
     add("--max-receives", type=_positive, default=3,
         help="deliveries of a request that breaks its connection (%(default)s)")  # fmt: skip
@@ -151,26 +166,33 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _port(text: str) -> int:
-    return _within(text, 0, 65535)
+    return int(_within(text, int, 0, 65535))
+
+
+def _bytes(text: str) -> int:
+    return int(_within(text, int, 1, MAX_BYTES))
+
+
+def _days(text: str) -> float:
+    return _within(text, float, 0.001, MAX_DAYS)
 
 
 def _positive(text: str) -> int:
-    return _within(text, 1, None)
+    return int(_within(text, int, 1, None))
 
 
 def _not_negative(text: str) -> int:
-    return _within(text, 0, None)
+    return int(_within(text, int, 0, None))
 
 
-def _within(text: str, least: int, most: int | None) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = least - 1
-    if value < least or (most is not None and value > most):
-        bounds = f"at least {least}" if most is None else f"{least} to {most}"
-        raise argparse.ArgumentTypeError(f"{text!r}: must be a whole number, {bounds}")
-    return value
+def _within(text: str, kind: Callable[[str], float], least: float, most: float | None) -> float:
+    with contextlib.suppress(ValueError):
+        value = kind(text)
+        if least <= value and (most is None or value <= most):  # not so for a NaN
+            return value
+    bounds = f"at least {least}" if most is None else f"{least} to {most}"
+    whole = "a whole number" if isinstance(least, int) else "a number"
+    raise argparse.ArgumentTypeError(f"{text!r}: must be {whole}, {bounds}")
 
 
 if __name__ == "__main__":

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from project.asyncapi.dequeuer import Policy
 from project.asyncapi.endpoint import Gateway
 from project.asyncapi.metrics import Metrics
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.replica import Placement, Replica
 from project.asyncapi.service import Service
 from project.asyncapi.spec import AsyncAPI
-from project.asyncapi.sqlite import SQLiteStorage
-from project.asyncapi.storage import StorageError
+from project.asyncapi.storage import Storage, StorageError
+from project.asyncapi.waiting import Signal
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,9 @@ PURGE_PERIOD_SECONDS = 60.0
 PURGE_LIMIT = 100
 PURGE_PAUSE_SECONDS = 0.05
 """Requests that a purge forgets in one go, and how long others have the disk before the next."""
+
+UPTIME = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""A clock that nobody sets, and that goes on while the machine sleeps, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,18 +50,15 @@ class LocalAPI:
     """Gateway, queue and replica of one API.
 
     Args:
-        storage: the SQLite file.
+        storage: closed with the API.
         changed: sent when anything has changed.
-
-    Raises:
-        StorageError: the storage cannot be used.
     """
 
     def __init__(
         self,
         config: AsyncAPI,
         placement: Placement,
-        storage: Path,
+        storage: Storage,
         limits: Limits,
         policy: Policy,
         metrics: Metrics,
@@ -66,11 +66,7 @@ class LocalAPI:
     ) -> None:
         self.name = config.name
         self._retention_seconds = limits.retention_seconds
-        self._queue = RequestQueue(
-            SQLiteStorage(storage, min_free_bytes=limits.min_free_bytes),
-            changed,
-            limits.max_queue_length,
-        )
+        self._queue = RequestQueue(storage, changed, limits.max_queue_length)
         # One for now: several would share the queue, which leases a request to one of them.
         self.replica = Replica(
             config,
@@ -99,10 +95,23 @@ class LocalAPI:
         await self._queue.close()
 
     async def _purge(self) -> None:
+        ahead = _clock_ahead()
         while True:
+            before, ahead = ahead, _clock_ahead()
+            jump = ahead - before
+            if jump > self._retention_seconds / 10:
+                # What has just ended looks old now; when it is, all that looks old is so.
+                logger.warning("the clock is %.0f s ahead of where it was: no purge for now", jump)
+                await asyncio.sleep(self._retention_seconds)
+                continue
+            purged = 0
             try:
-                while await self._queue.purge(self._retention_seconds, PURGE_LIMIT):  # noqa: ASYNC110
-                    await asyncio.sleep(PURGE_PAUSE_SECONDS)
+                purged = await self._queue.purge(self._retention_seconds, PURGE_LIMIT)
             except StorageError as error:  # a full disk, for example: it passes, or others say so
                 logger.warning("what is old cannot be purged yet: %s", error)
-            await asyncio.sleep(PURGE_PERIOD_SECONDS)
+            await asyncio.sleep(PURGE_PAUSE_SECONDS if purged else PURGE_PERIOD_SECONDS)
+
+
+def _clock_ahead() -> float:
+    """The time of day less that since the start of the machine; changes when the clock is set."""
+    return time.time() - time.clock_gettime(UPTIME)

@@ -14,9 +14,10 @@ from typing import Any
 from project.asyncapi import gojson
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.storage import LeaseLost, StorageError
 from project.asyncapi.types import Delivery, Request
+from project.asyncapi.waiting import Signal
 
 logger = logging.getLogger(__name__)
 
@@ -220,6 +221,8 @@ class Dequeuer:
 
     async def _submit(self, delivery: Delivery) -> Coroutine[Any, Any, None]:
         """Have it computed; returns what is left to do: to store what came of it."""
+        if delivery.damaged:
+            return self._fail(delivery, "the storage's file is damaged where it is")
         try:
             result = await self._handler.submit(delivery.request)
         except NotSuccessful as error:

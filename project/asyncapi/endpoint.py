@@ -6,7 +6,9 @@ to cross-origin requests are those of gorilla/handlers' ``CORS`` as configured t
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Mapping
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -16,6 +18,13 @@ from project.asyncapi import gojson, headers
 from project.asyncapi.queue import QueueFull
 from project.asyncapi.service import NotAnObject, PayloadTooLarge, Service
 from project.asyncapi.storage import DuplicateRequest, StorageError, StorageFull
+from project.asyncapi.uploads import (
+    MAX_BYTES,
+    TooManyUploads,
+    Upload,
+    Uploads,
+    UploadStalled,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +40,27 @@ NOT_PASSED_ON = frozenset(
 )
 """What the container gets from the dequeuer, or not at all."""
 
-RETRY_AFTER_SECONDS = "5"
+STALLED_SECONDS = 300.0
+"""In which nothing of a body comes: Envoy's ``stream_idle_timeout``."""
 
 GO_BUFFER_BYTES = 2048
 """Go's server knows the length of an answer that fits in its buffer; others go out chunked."""
+
+CLOSE = {"Connection": "close"}
+LATER = {"Retry-After": "5"}
+FAILURES: tuple[tuple[type[Exception], int, dict[str, str]], ...] = (
+    (PayloadTooLarge, 413, CLOSE),
+    (UploadStalled, 408, CLOSE),
+    (TooManyUploads, 503, CLOSE | LATER),
+    (QueueFull, 503, LATER),
+    (NotAnObject, 500, {}),
+    (DuplicateRequest, 409, {}),
+    (StorageFull, 507, LATER),
+    (StorageError, 500, {}),
+)
+"""What is answered, by the first that fits; one that ends in a body ends its connection."""
+
+NOT_SENT = "failed to send message to queue: "
 
 _ALLOWED_HEADERS = frozenset({"Content-Type", "X-Requested-With", "User-Agent"})
 _SIMPLE_HEADERS = frozenset({"Accept", "Accept-Language", "Content-Language", "Origin", ""})
@@ -48,10 +74,16 @@ _EXPOSED = {"Access-Control-Expose-Headers": "Content-Length,Content-Range"}
 
 
 class Gateway:
-    """The ASGI app of one API's gateway, below its endpoint."""
+    """The ASGI app of one API's gateway, below its endpoint.
 
-    def __init__(self, service: Service) -> None:
+    Args:
+        max_upload_bytes: of bodies that are read at the same time.
+    """
+
+    def __init__(self, service: Service, max_upload_bytes: int = MAX_BYTES) -> None:
         self._service = service
+        # One body of the largest size must fit.
+        self._uploads = Uploads(max(max_upload_bytes, service.max_payload_bytes))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -86,18 +118,30 @@ class Gateway:
         request_id = gojson.text(request.headers.get("x-request-id", "").encode("latin-1"))
         if not request_id:
             return _plain("error: missing x-request-id key in request header", status=400)
-        body = await self._body(request)
+        self._service.check_size(int(request.headers.get("content-length", 0)))
         sent = headers.to_go(request.headers.raw, without=NOT_PASSED_ON)
-        await self._service.create_workload(request_id, sent, body)
+        with self._uploads.begin() as upload:  # to the end: a body that waits for the disk counts
+            await self._read(request, upload)
+            await self._service.create_workload(request_id, sent, upload.whole())
         return _json(b'{"id":%b}\n' % gojson.encode(request_id))
 
-    async def _body(self, request: Request) -> bytes:
-        self._service.check_size(int(request.headers.get("content-length", 0)))
-        body = bytearray()
-        async for chunk in request.stream():
-            body += chunk
-            self._service.check_size(len(body))
-        return bytes(body)
+    async def _read(self, request: Request, upload: Upload) -> None:
+        try:
+            async with asyncio.timeout(STALLED_SECONDS) as stalled:
+                while await self._read_piece(request, upload):
+                    stalled.reschedule(asyncio.get_running_loop().time() + STALLED_SECONDS)
+        except TimeoutError as error:
+            raise UploadStalled(f"the body did not go on for {STALLED_SECONDS:g} s") from error
+
+    async def _read_piece(self, request: Request, upload: Upload) -> bool:
+        """Read what has come of the body; returns whether there is more to come."""
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        upload.add(message.get("body", b""))
+        self._service.check_size(upload.size)
+        more: bool = message.get("more_body", False)
+        return more
 
     async def _poll(self, request_id: str) -> Response:
         answer = await self._service.get_workload(request_id)
@@ -108,22 +152,14 @@ class Gateway:
 
 def _failure(request: Request, error: Exception) -> Response:
     """The answer to a request that could not be done."""
-    if isinstance(error, ClientDisconnect):
+    known = [(status, more) for kind, status, more in FAILURES if isinstance(error, kind)]
+    if not known:
         raise error
-    if isinstance(error, PayloadTooLarge):
-        return _plain(f"error: {error}", status=413, Connection="close")
-    if isinstance(error, DuplicateRequest):
-        return _plain(f"error: {error}", status=409)
-    logger.error("%s %s: %s", request.method, request.scope["path"], error)
-    if isinstance(error, NotAnObject):
-        return _plain(f"error: {error}", status=500)
-    if isinstance(error, QueueFull):
-        return _plain(f"error: {error}", status=503, Retry_After=RETRY_AFTER_SECONDS)
-    if isinstance(error, StorageFull):
-        return _plain(f"error: {error}", status=507, Retry_After=RETRY_AFTER_SECONDS)
-    if isinstance(error, StorageError):
-        return _plain(f"error: failed to send message to queue: {error}", status=500)
-    raise error
+    status, more = known[0]
+    if status >= 500:
+        logger.error("%s %s: %s", request.method, request.scope["path"], error)
+    storing = status == 500 and request.method == "POST"
+    return _plain(f"error: {NOT_SENT if storing else ''}{error}", status, more)
 
 
 def _preflight(request: Request) -> Response:
@@ -152,10 +188,9 @@ def _json(text: bytes) -> Response:
     return answer
 
 
-def _plain(text: str, status: int = 200, **more: str) -> Response:
+def _plain(text: str, status: int = 200, more: Mapping[str, str] | None = None) -> Response:
     # Not PlainTextResponse: Cortex's text/plain has no charset.
-    fields = {"Content-Type": "text/plain"}
-    fields |= {name.replace("_", "-"): value for name, value in more.items()}
+    fields = {"Content-Type": "text/plain", **(more or {})}
     return Response(text, status_code=status, headers=fields)
 
 

@@ -11,8 +11,11 @@ aiohttp, because a request costs it 120 microseconds of CPU time where httpx tak
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import io
+import logging
+import socket
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable
@@ -25,6 +28,8 @@ from yarl import URL
 from project.asyncapi import gojson
 from project.asyncapi.headers import BY_NAME
 from project.asyncapi.types import Headers, Request
+
+logger = logging.getLogger(__name__)
 
 REQUEST_ID_HEADER = "X-Cortex-Request-Id"
 GO_USER_AGENT = ("User-Agent", "Go-http-client/1.1")
@@ -40,6 +45,12 @@ MAX_REQUESTS = 10
 
 KEEPALIVE_SECONDS = 4.0
 """Shorter than uvicorn's 5: a connection is not reused in the moment in which it is closed."""
+
+TCP_KEEPALIVE_SECONDS = 15
+"""As Go's dialer has it: a host that lost its power is noticed, though no answer has a deadline."""
+
+NO_DESCRIPTOR = frozenset({errno.EMFILE, errno.ENFILE})
+DESCRIPTOR_RETRY_SECONDS = 1.0
 
 MAX_HEADER_BYTES = 1 << 20
 LARGE_BYTES = 1 << 18
@@ -78,20 +89,26 @@ class _OneChunk(aiohttp.BytesPayload):
 
 
 class RequestHandler:
-    """Sends requests to the container at ``url``, over connections that stay open.
+    """Sends requests to a container, over connections that stay open.
 
     Args:
+        url: where the container is.
+        pod_port: as whose ``127.0.0.1`` the container is addressed, wherever it is.
         observe: told the status code and the seconds of every answer, body excluded.
         max_result_bytes: the longest answer that is taken.
     """
 
-    def __init__(self, url: str, max_result_bytes: int, observe: Observe) -> None:
-        self._url = URL(url)
+    def __init__(self, url: str, pod_port: int, max_result_bytes: int, observe: Observe) -> None:
+        self._container = URL(url)
+        self._pod = URL.build(scheme="http", host="127.0.0.1", port=pod_port, path="/")
+        self._host = ("Host", f"127.0.0.1:{pod_port}")
         self._max_result_bytes = max_result_bytes
         self._observe = observe
         # No timeout: a container may take as long as it needs, as on a cluster.
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEPALIVE_SECONDS),
+            connector=aiohttp.TCPConnector(
+                limit=0, keepalive_timeout=KEEPALIVE_SECONDS, socket_factory=_socket
+            ),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -110,33 +127,44 @@ class RequestHandler:
         """
         headers = _outgoing(request)
         try:
-            body = await self._answer(headers, request.body)
+            body, zipped = await self._answer_once_connected(headers, request.body)
         except aiohttp.ClientResponseError as error:
             raise NotSuccessful(f"the answer is no HTTP: {error}") from error
         except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             raise NotSuccessful(f"the answer redirects to {error}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unreachable(f"{type(error).__name__}: {error}") from error
-        if len(body) < LARGE_BYTES:
+        if len(body) < LARGE_BYTES and not zipped:
             return _reencoded(body)
-        return await asyncio.to_thread(_reencoded, body)
+        return await asyncio.to_thread(self._result, body, zipped)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
 
-    async def _answer(self, headers: Headers, body: bytes) -> bytes:
-        """The body of the container's answer, after redirects."""
-        url, method = self._url, "POST"
+    async def _answer_once_connected(self, headers: Headers, body: bytes) -> tuple[bytes, bool]:
+        """The answer; a lack of descriptors is no fault of the request's, and is waited out."""
+        while True:
+            try:
+                return await self._answer(headers, body)
+            except aiohttp.ClientConnectorError as error:
+                if error.os_error.errno not in NO_DESCRIPTOR:
+                    raise
+                logger.warning("no connection to the container, trying again: %s", error.os_error)
+            await asyncio.sleep(DESCRIPTOR_RETRY_SECONDS)
+
+    async def _answer(self, headers: Headers, body: bytes) -> tuple[bytes, bool]:
+        """The body of the container's answer, after redirects, and whether it is to be inflated."""
+        url, method = self._pod, "POST"
         for _ in range(MAX_REQUESTS):
             started = time.monotonic()
             # Cortex streams: a body arrives chunked, and only an empty one has a Content-Length.
             async with self._session.request(
                 method,
-                url,
+                self._placed(url),
                 data=_chunked(body) if body and method == "POST" else None,
                 chunked=True if body and method == "POST" else None,
-                headers=headers,
+                headers=(self._host, *headers) if self._is_pod(url) else headers,
                 allow_redirects=False,
             ) as response:
                 target = response.headers.get("Location")
@@ -145,8 +173,19 @@ class RequestHandler:
                     continue
                 self._observe(response.status, time.monotonic() - started)
                 _check(response)
-                return self._decoded(await self._read(response), response, headers)
+                encoding = response.headers.get("Content-Encoding", "").lower()
+                zipped = encoding == "gzip" and GO_ACCEPT_ENCODING in headers[-1:]
+                return await self._read(response), zipped
         raise NotSuccessful(f"stopped after {MAX_REQUESTS} redirects")
+
+    def _is_pod(self, url: URL) -> bool:
+        return (url.scheme, url.host, url.port) == ("http", self._pod.host, self._pod.port)
+
+    def _placed(self, url: URL) -> URL:
+        """Where to find what the pod has at ``url``."""
+        if not self._is_pod(url):
+            return url
+        return url.with_host(self._container.host or "").with_port(self._container.port)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
@@ -155,10 +194,10 @@ class RequestHandler:
             self._check_size(len(body))
         return bytes(body)
 
-    def _decoded(self, body: bytes, response: aiohttp.ClientResponse, sent: Headers) -> bytes:
-        encoding = response.headers.get("Content-Encoding", "").lower()
-        if encoding != "gzip" or GO_ACCEPT_ENCODING not in sent[-1:]:
-            return body
+    def _result(self, body: bytes, zipped: bool) -> bytes:
+        return _reencoded(self._inflated(body) if zipped else body)
+
+    def _inflated(self, body: bytes) -> bytes:
         try:
             inflated = gzip.GzipFile(fileobj=io.BytesIO(body)).read(self._max_result_bytes + 1)
         except (OSError, EOFError, zlib.error) as error:
@@ -169,6 +208,17 @@ class RequestHandler:
     def _check_size(self, size: int) -> None:
         if size > self._max_result_bytes:
             raise NotSuccessful(f"the answer is larger than {self._max_result_bytes} bytes")
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    family, kind, protocol, _, _ = address
+    connection = socket.socket(family, kind, protocol)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option in ("TCP_KEEPIDLE", "TCP_KEEPINTVL"):  # Linux's names, of which others lack some
+        if hasattr(socket, option):
+            number = getattr(socket, option)
+            connection.setsockopt(socket.IPPROTO_TCP, number, TCP_KEEPALIVE_SECONDS)
+    return connection
 
 
 def _outgoing(request: Request) -> Headers:

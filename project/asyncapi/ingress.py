@@ -74,7 +74,7 @@ class Ingress:
         if _header_bytes(scope, original) > MAX_HEADER_BYTES:
             await _too_large(scope, receive, send)
             return
-        endpoint = self._route(scope["path"])
+        endpoint = self._route(scope["raw_path"].decode("latin-1"))
         if endpoint is None:
             await Response(status_code=404)(scope, receive, send)
             return
@@ -84,6 +84,7 @@ class Ingress:
         await self._gateways[endpoint](inner, receive, _timed(send))
 
     def _route(self, path: str) -> str | None:
+        """By the path as it came: Envoy does not take ``%2F`` for a slash."""
         for endpoint in self._gateways:
             if path == endpoint or path.startswith(f"{endpoint}/"):
                 return endpoint

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from project.asyncapi.checks import Target
 from project.asyncapi.container_spec import Probe
-from project.asyncapi.queue import Signal
+from project.asyncapi.waiting import Signal
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +70,10 @@ class Readiness:
         await asyncio.sleep(probe.initial_delay_seconds)
         while True:
             probe_now = self._probe_now.listen()
-            health.count(await self._target.passes(probe, probe.timeout_seconds))
+            passed = await self._target.passes(probe, probe.timeout_seconds)
+            if probe_now.is_set():  # it was asked before the connection broke
+                continue
+            health.count(passed)
             self._update()
             period = probe.period_seconds
             with contextlib.suppress(TimeoutError):

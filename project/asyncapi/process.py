@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from project.asyncapi.checks import Target
 from project.asyncapi.container_spec import Hook
+from project.asyncapi.waiting import first_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class ContainerProcess:
                 return
             try:
                 async with asyncio.timeout(GRACE_SECONDS):
-                    await self._run_pre_stop()
+                    await first_of(self._run_pre_stop(), process.wait())
                     with contextlib.suppress(ProcessLookupError):  # it has ended by itself
                         process.terminate()
                     await process.wait()

@@ -1,4 +1,4 @@
-"""The queue: a storage seen from the event loop, and the signal that something has changed."""
+"""The queue: a storage seen from the event loop."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 from project.asyncapi.storage import DuplicateRequest, LeaseLost, Storage
 from project.asyncapi.types import Delivery, Depth, Request, Workload
+from project.asyncapi.waiting import Signal
 
 logger = logging.getLogger(__name__)
 
@@ -23,26 +24,6 @@ GROUP = 256
 
 class QueueFull(RuntimeError):
     """As many requests wait as may."""
-
-
-class Signal:
-    """Wakes everyone who listened before it was sent.
-
-    Call :meth:`listen` first, look at the state next, and only then wait: a change between the look
-    and the wait is not missed.
-    """
-
-    def __init__(self) -> None:
-        self._event = asyncio.Event()
-
-    def listen(self) -> asyncio.Event:
-        """An event that the next :meth:`send` sets."""
-        return self._event
-
-    def send(self) -> None:
-        """Something has changed."""
-        self._event.set()
-        self._event = asyncio.Event()
 
 
 Outcome: TypeAlias = T | BaseException
@@ -164,16 +145,17 @@ class RequestQueue:
     async def send(self, request: Request) -> None:
         """Put a new request in the queue; durable on return.
 
-        An id that is there already, with the same body, is not queued again.
+        A request that is there already, id, body and query, is not queued again.
 
         Raises:
             QueueFull: the queue has its greatest length.
-            DuplicateRequest: the id is there, with another body.
+            DuplicateRequest: the id is there, for another request.
         """
         if self._length >= self._max_length:
             raise QueueFull(f"the queue holds {self._length} requests, as many as it may")
         self._length += 1  # at once: others who come before it is stored must see it
-        await self._writer.submit(lambda: self._storage.add(request), self._sent, durable=True)
+        sent = partial(self._sent, request.id)
+        await self._writer.submit(lambda: self._storage.add(request), sent, durable=True)
 
     async def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
         """Lease up to ``limit`` requests, without waiting for one; they may be sent later."""
@@ -236,8 +218,9 @@ class RequestQueue:
         if outcome is None:
             self._length -= 1
 
-    def _sent(self, outcome: Outcome[bool]) -> None:
+    def _sent(self, request_id: str, outcome: Outcome[bool]) -> None:
         if outcome is True:
+            logger.info("in_queue", extra={"id": request_id})
             self._changed.send()
         else:  # it was there already, or cannot be stored
             self._length -= 1
@@ -255,12 +238,14 @@ class RequestQueue:
 
     def _commit(self, calls: Sequence[_Call[Any]]) -> list[Any]:
         """Run the calls in one transaction; if that fails, each in its own, to see which did."""
+        begun = False  # a file that somebody locks would be waited for once a call
         try:
             with self._storage.transaction(durable=any(call.durable for call in calls)):
+                begun = True
                 return [_outcome(call, (LeaseLost, DuplicateRequest)) for call in calls]
         except Exception as error:
-            if len(calls) == 1:
-                return [error]
+            if len(calls) == 1 or not begun:
+                return [error] * len(calls)
         return [outcome for call in calls for outcome in self._commit([call])]
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from project.asyncapi.checks import Target
@@ -15,8 +16,9 @@ from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.handler import Observe, RequestHandler
 from project.asyncapi.probes import Readiness, watch_liveness
 from project.asyncapi.process import GRACE_SECONDS, ContainerProcess
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.spec import AsyncAPI
+from project.asyncapi.waiting import Signal, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,11 +30,13 @@ class Placement:
     Attributes:
         command: starts it; None if it runs already.
         port: where it listens.
+        env: of its processes, beside that of its API.
     """
 
     command: Sequence[str] | None
     host: str
     port: int
+    env: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def at(cls, url: str) -> Placement:
@@ -41,10 +45,12 @@ class Placement:
         Raises:
             ConfigError: ``url`` is not ``http://host:port``.
         """
-        parts = urlsplit(url)
-        if parts.scheme != "http" or not parts.hostname or parts.path.strip("/") or parts.query:
-            raise ConfigError(f"--container-url {url}: must be http://host:port")
-        return cls(None, parts.hostname, parts.port or 80)
+        with contextlib.suppress(ValueError):  # a port that is none, or half an IPv6 address
+            parts = urlsplit(url)
+            rest = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+            if parts.scheme == "http" and parts.hostname and parts.port != 0 and not rest:
+                return cls(None, parts.hostname, parts.port or 80)
+        raise ConfigError(f"--container-url {url}: must be http://host:port, the port 1 to 65535")
 
 
 class Replica:
@@ -71,13 +77,13 @@ class Replica:
         self._target = Target(placement.host, {config.pod.port: placement.port}, env)
         self._liveness = container.liveness_probe
         url = f"http://{placement.host}:{placement.port}/"
-        self._handler = RequestHandler(url, max_result_bytes, observe)
+        self._handler = RequestHandler(url, config.pod.port, max_result_bytes, observe)
         self._readiness = Readiness(config.readiness_probes, self._target, changed)
         self._dequeuer = Dequeuer(queue, self._handler, self._readiness, changed, policy)
         self._process: ContainerProcess | None = None
         if placement.command is not None:
             self._process = ContainerProcess(
-                placement.command, env, container.pre_stop, self._target
+                placement.command, {**env, **placement.env}, container.pre_stop, self._target
             )
         self._hurry = asyncio.Event()
         self._background: list[asyncio.Task[None]] = []
@@ -133,12 +139,3 @@ class Replica:
 
     async def _watch(self, process: ContainerProcess, probe: Probe) -> None:
         await watch_liveness(probe, self._target, lambda: process.generation, process.restart)
-
-
-async def first_of(*awaitables: Awaitable[object]) -> None:
-    """Wait until one is done; those made here for the wait are cancelled, given tasks are not."""
-    given = {each for each in awaitables if isinstance(each, asyncio.Task)}
-    made = {asyncio.ensure_future(each) for each in awaitables if each not in given}
-    await asyncio.wait(given | made, return_when=asyncio.FIRST_COMPLETED)
-    for task in made:
-        task.cancel()

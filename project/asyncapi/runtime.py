@@ -13,12 +13,14 @@ from pathlib import Path
 from project.asyncapi.api import Limits, LocalAPI
 from project.asyncapi.dequeuer import Policy
 from project.asyncapi.ingress import SERVER, Ingress
+from project.asyncapi.leftovers import end_leftovers, mark
 from project.asyncapi.metrics import Metrics
 from project.asyncapi.process import check_port
-from project.asyncapi.queue import Signal
-from project.asyncapi.replica import Placement, first_of
+from project.asyncapi.replica import Placement
 from project.asyncapi.server import Server, listen
 from project.asyncapi.spec import AsyncAPI
+from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.waiting import Signal, first_of
 
 logger = logging.getLogger(__name__)
 
@@ -68,17 +70,21 @@ class Runtime:
             undo.callback(gateway_socket.close)
             metrics_socket = listen(options.host, options.metrics_port)
             undo.callback(metrics_socket.close)
+            storages = [_storage(api, options, undo) for api in apis]
+            for placed in self.placements.values():
+                if placed.command is not None:
+                    check_port(placed.port)
             self._apis = [
                 LocalAPI(
                     api,
                     self.placements[api.name],
-                    options.storage / f"{api.name}.sqlite3",
+                    storage,
                     options.limits,
                     Policy(api.pod.max_concurrency, options.max_receives, options.faithful),
                     metrics,
                     self._changed,
                 )
-                for api in apis
+                for api, storage in zip(apis, storages, strict=True)
             ]
             undo.pop_all()
         gateways = {
@@ -144,10 +150,22 @@ def _placements(apis: Sequence[AsyncAPI], options: Options) -> dict[str, Placeme
         port = api.pod.port
         if port in {placed.port for placed in placements.values()}:
             port = _free_port()
-        check_port(port)
         command = options.commands.get(api.name, options.commands[""])
-        placements[api.name] = Placement(command, LOCALHOST, port)
+        placements[api.name] = Placement(command, LOCALHOST, port, mark(_path(api, options)))
     return placements
+
+
+def _path(api: AsyncAPI, options: Options) -> Path:
+    return options.storage / f"{api.name}.sqlite3"
+
+
+def _storage(api: AsyncAPI, options: Options, undo: contextlib.ExitStack) -> SQLiteStorage:
+    """The storage of an API, and nothing of an earlier run that still works for it."""
+    path = _path(api, options)
+    storage = SQLiteStorage(path, options.limits.min_free_bytes)
+    undo.callback(storage.close)
+    end_leftovers(path)  # once the file is ours
+    return storage
 
 
 def _free_port() -> int:

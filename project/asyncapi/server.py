@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 import uvicorn
 from starlette.types import ASGIApp
 
+from project.asyncapi.connection import Connection
+
 GRACE_SECONDS = 5
 """For submissions that are still being uploaded at the stop: they were not acknowledged."""
 
@@ -27,6 +29,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
+                http=Connection,
                 log_config=None,
                 access_log=False,
                 lifespan="off",

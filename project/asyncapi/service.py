@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 from project.asyncapi import gojson
 from project.asyncapi.queue import RequestQueue
 from project.asyncapi.types import Headers, Request, Status, Workload
-
-logger = logging.getLogger(__name__)
 
 
 class NotAnObject(ValueError):
@@ -51,7 +48,6 @@ class Service:
     async def create_workload(self, request_id: str, headers: Headers, body: bytes) -> None:
         """Store a request and put it in the queue."""
         await self.queue.send(Request(request_id, headers, body))
-        logger.info("in_queue", extra={"id": request_id})
 
     async def get_workload(self, request_id: str) -> bytes | None:
         """The status object of a request, as JSON, or None if its id is unknown.

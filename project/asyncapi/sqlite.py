@@ -31,8 +31,17 @@ as those of the index of ids are, is then written there once."""
 CACHE_KIBIBYTES = 16 * 1024
 """The writer's: ids are in no order, so that each is stored on another page of their index."""
 
+PURGE_BYTES = 8 << 20
+"""Of results, after which a purge ends: it is written to the log, with the writer held up."""
+
 VACUUM_PAGES = 250
 """Pages of 4 KiB that a purge gives back at most, so that it does not hold up the writer."""
+
+TELLING = frozenset({"Content-Encoding", "Content-Type", "X-Envoy-Original-Path"})
+"""Header fields that say, with the body, what is asked; the path has the query."""
+
+NO_ROOM = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE})
+"""SQLite tells a full disk from other errors of a write, but not a quota or the largest file."""
 
 SCHEMA_VERSION = 4
 # Payloads and results are apart: SQLite rewrites a whole row with every change of its status.
@@ -60,7 +69,7 @@ CREATE TABLE results (seq INTEGER PRIMARY KEY, result BLOB NOT NULL);
 """
 # Neither counts as a delivery that broke: that the runtime stopped is no fault of the request's.
 RECOVER = "UPDATE requests SET lease_until = NULL WHERE lease_until IS NOT NULL"
-EXPIRE = "UPDATE requests SET lease_until = NULL WHERE lease_until <= ?"
+EXPIRE = "UPDATE requests SET lease_until = NULL WHERE lease_until <= ? RETURNING id"
 ADD = """
 INSERT INTO requests (id, digest, status, added_at) VALUES (?, ?, 'in_queue', ?)
 ON CONFLICT DO NOTHING RETURNING seq
@@ -71,8 +80,8 @@ UPDATE requests SET receipt = receipt + 1, lease_until = ?
 WHERE seq IN (
     SELECT seq FROM requests WHERE lease_until IS NULL AND ended_at IS NULL ORDER BY seq LIMIT ?
 )
-RETURNING seq, id, receives + 1, receipt,
-    (SELECT headers FROM payloads WHERE payloads.seq = requests.seq),
+RETURNING seq, id, receives + 1, receipt, digest,
+    (SELECT CAST(headers AS BLOB) FROM payloads WHERE payloads.seq = requests.seq),
     (SELECT body FROM payloads WHERE payloads.seq = requests.seq)
 """
 RENEW = """
@@ -108,10 +117,18 @@ FROM requests WHERE lease_until IS NOT NULL
 FREE_BYTES = """
 SELECT freelist_count * page_size FROM pragma_freelist_count(), pragma_page_size()
 """
+# One at least, and others as long as the results before them are not large.
 PURGE = """
-DELETE FROM requests
-WHERE seq IN (SELECT seq FROM requests WHERE ended_at <= ? ORDER BY ended_at LIMIT ?)
-RETURNING seq
+DELETE FROM requests WHERE seq IN (
+    SELECT seq FROM (
+        SELECT seq, sum(length(result)) OVER (
+            ORDER BY ended_at, seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
+        ) AS before
+        FROM (
+            SELECT seq, ended_at FROM requests WHERE ended_at <= ? ORDER BY ended_at, seq LIMIT ?
+        ) LEFT JOIN results USING (seq)
+    ) WHERE ifnull(before, 0) < ?
+) RETURNING seq
 """
 
 
@@ -168,12 +185,12 @@ class SQLiteStorage:
 
     def add(self, request: Request) -> bool:
         """See :meth:`Storage.add`."""
-        self._check_room()
-        digest = hashlib.sha256(request.body).digest()
+        self._check_room(len(request.body))
+        values = request.id, _digest(request), self._clock()
         with self._step():
-            added = self._writer.execute(ADD, (request.id, digest, self._clock())).fetchone()
+            added = self._writer.execute(ADD, values).fetchone()
             if added is None:
-                self._check_same(request.id, digest)
+                self._check_same(request)
                 return False
             headers = json.dumps(request.headers)
             self._writer.execute(ADD_PAYLOAD, (*added, headers, request.body))
@@ -183,7 +200,8 @@ class SQLiteStorage:
         """See :meth:`Storage.receive`."""
         now = self._ticks()
         with self._step():
-            self._writer.execute(EXPIRE, (now,))
+            for (request_id,) in self._writer.execute(EXPIRE, (now,)).fetchall():
+                logger.warning("its lease has run out", extra={"id": request_id})
             rows = self._writer.execute(RECEIVE, (now + lease_seconds, limit)).fetchall()
         return [_delivery(*row) for _, *row in sorted(rows)]
 
@@ -233,7 +251,9 @@ class SQLiteStorage:
     def purge(self, age_seconds: float, limit: int) -> int:
         """See :meth:`Storage.purge`; the room is given back to the file system bit by bit."""
         with self._step():
-            purged = self._writer.execute(PURGE, (self._clock() - age_seconds, limit)).fetchall()
+            purged = self._writer.execute(
+                PURGE, (self._clock() - age_seconds, limit, PURGE_BYTES)
+            ).fetchall()
             self._writer.executemany("DELETE FROM results WHERE seq = ?", purged)
             (free,) = self._writer.execute("PRAGMA freelist_count").fetchone()
             for _ in range(min(free, VACUUM_PAGES)):
@@ -258,17 +278,20 @@ class SQLiteStorage:
             self._writer.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
 
-    def _check_room(self) -> None:
+    def _check_room(self, size: int) -> None:
+        needed = self._min_free_bytes + 2 * size  # a body is written to the log, then to the file
         free = shutil.disk_usage(self._folder).free
-        if free < self._min_free_bytes:  # what has ended leaves room in the file, too
+        if free < needed:  # what has ended leaves room in the file, too
             free += self._writer.execute(FREE_BYTES).fetchone()[0]
-        if free < self._min_free_bytes:
-            raise StorageFull(f"{free} bytes are free, {self._min_free_bytes} must be")
+        if free < needed:
+            raise StorageFull(f"{free} bytes are free, {needed} must be")
 
-    def _check_same(self, request_id: str, digest: bytes) -> None:
-        known = self._writer.execute("SELECT digest FROM requests WHERE id = ?", (request_id,))
-        if known.fetchone() != (digest,):
-            raise DuplicateRequest(f"id {request_id} was submitted before, with another body")
+    def _check_same(self, request: Request) -> None:
+        known = self._writer.execute("SELECT digest FROM requests WHERE id = ?", (request.id,))
+        if known.fetchone()[0] != _digest(request):
+            raise DuplicateRequest(
+                f"id {request.id} was submitted before, with another body, content type or query"
+            )
 
     def _end(self, delivery: Delivery, status: Status, reason: str | None) -> int:
         seq = self._leased(END, delivery, status.value, reason, self._clock())
@@ -285,9 +308,23 @@ class SQLiteStorage:
         return seq
 
 
-def _delivery(request_id: str, receives: int, receipt: int, headers: str, body: bytes) -> Delivery:
-    pairs = tuple((name, value) for name, value in json.loads(headers))
-    return Delivery(Request(request_id, pairs, body), receives, receipt)
+def _digest(request: Request) -> bytes:
+    """Of what the container computes the result from."""
+    told = [field for field in request.headers if field[0] in TELLING]
+    return hashlib.sha256(json.dumps(told).encode() + request.body).digest()
+
+
+def _delivery(
+    request_id: str, receives: int, receipt: int, digest: bytes, headers: bytes, body: bytes
+) -> Delivery:
+    """SQLite does not see what a file lost: it must neither be computed nor hold up the rest."""
+    try:
+        pairs = tuple((name, value) for name, value in json.loads(headers))
+        request = Request(request_id, pairs, body)
+        damaged = _digest(request) != digest
+    except (TypeError, ValueError):
+        request, damaged = Request(request_id, (), b""), True
+    return Delivery(request, receives, receipt, damaged)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -309,7 +346,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA cache_size = {-CACHE_KIBIBYTES}")
     if version == 0:
         connection.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
-    connection.execute(RECOVER)
+    if recovered := connection.execute(RECOVER).rowcount:
+        logger.info("%s: %d requests that were leased wait again", path, recovered)
 
 
 def _set_aside_if_damaged(path: Path) -> None:
@@ -363,6 +401,6 @@ def _storage_errors(path: Path | None = None) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        full = getattr(error, "sqlite_errorcode", None) in NO_ROOM
         text = f"{path}: {error}" if path else str(error)
         raise (StorageFull if full else StorageError)(text) from error

@@ -17,7 +17,7 @@ class StorageFull(StorageError):
 
 
 class DuplicateRequest(StorageError):
-    """The id was submitted before, with another body."""
+    """The id was submitted before, with another body, content type or query."""
 
 
 class LeaseLost(StorageError):
@@ -47,10 +47,10 @@ class Storage(Protocol):
         """
 
     def add(self, request: Request) -> bool:
-        """Store a new request, in queue; False if it is there already, id and body.
+        """Store a new request, in queue; False if the same request is there already.
 
         Raises:
-            DuplicateRequest: the id is there with another body.
+            DuplicateRequest: the id is there, for another request.
         """
 
     def receive(self, limit: int, lease_seconds: float) -> list[Delivery]:
@@ -85,7 +85,10 @@ class Storage(Protocol):
         """How many requests have not ended; what is leased ahead of time is queued."""
 
     def purge(self, age_seconds: float, limit: int) -> int:
-        """Forget up to ``limit`` requests that ended longer ago; returns how many."""
+        """Forget up to ``limit`` requests that ended longer ago, one at least if there is one.
+
+        Returns how many: less than ``limit`` when their results are large.
+        """
 
     def close(self) -> None:
         """Let go of the storage; what is in it stays."""

@@ -41,11 +41,13 @@ class Delivery:
         receives: how often it was sent, this time included; what no dequeuer lived to end, and
             what was given back unsent, is not counted.
         receipt: names this lease; a later delivery of the same request has another.
+        damaged: the storage has lost something of it: it cannot be sent.
     """
 
     request: Request
     receives: int
     receipt: int
+    damaged: bool = False
 
 
 @dataclass(frozen=True, slots=True)

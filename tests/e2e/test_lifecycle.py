@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import pytest
 
+from project.asyncapi.leftovers import mark
 from tests.e2e.kills import ECHO
 from tests.helpers import RuntimeProcess, free_port, poll, submit, wait_until
 
@@ -51,6 +54,24 @@ def test_stop_drains(start_runtime: Start, tmp_path: Path, number: int) -> None:
     ]
 
 
+def test_second_ctrl_c_waits_for_nothing(start_runtime: Start, cortex_yaml: Path) -> None:
+    """Neither for requests nor for pre_stop."""
+    cortex_yaml.write_text(
+        cortex_yaml.read_text()
+        + """
+        pre_stop:
+          exec: {command: [sh, -c, "touch stopping; exec sleep 3600"]}
+"""
+    )
+    runtime = start_runtime(*ECHO)
+    runtime.url()
+    runtime.process.send_signal(signal.SIGINT)
+    wait_until((cortex_yaml.parent / "stopping").exists)
+
+    runtime.process.send_signal(signal.SIGINT)
+    assert runtime.process.wait(20) == 0  # a third of pre_stop's grace
+
+
 def test_stopped_while_it_starts(start_runtime: Start, tmp_path: Path) -> None:
     """Ctrl-C before the container is ready ends both, though nothing was ever ready."""
     runtime = start_runtime("--command", "sh -c 'echo $$ > container.pid; exec sleep 600'")
@@ -76,6 +97,39 @@ def test_container_that_dies_at_once(start_runtime: Start, tmp_path: Path) -> No
 
     assert wait_until(lambda: poll(runtime.url(), request_id))["result"] == {"number": 1}
     assert runtime.interrupt() == 0
+
+
+def test_children_that_outlive_a_killed_runtime(start_runtime: Start, tmp_path: Path) -> None:
+    """They would hold the container's port against the next start, which ends them first."""
+    command = ("--command", f"sh -c '{ECHO[1]} & wait'")  # the shell dies with the runtime
+    killed = start_runtime(*command)
+    submit(killed.url(), {"number": 1})
+    child = int((tmp_path / "container.pid").read_text())
+    stranger = start_marked_for(tmp_path / "other.sqlite3")
+    killed.kill()
+    os.kill(child, 0)
+
+    runtime = start_runtime(*command)
+
+    url = runtime.url()
+    request_id = submit(url, {"number": 2})
+    assert wait_until(lambda: poll(url, request_id))
+    assert f"process {child} is left from a container of an earlier run" in runtime.text()
+    assert not Path(f"/proc/{child}").exists() or is_zombie(child)
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+    assert runtime.interrupt() == 0
+
+
+def start_marked_for(storage: Path) -> subprocess.Popen[bytes]:
+    """A process of another storage's container."""
+    return subprocess.Popen(["sleep", "600"], env={**os.environ, **mark(storage)})
+
+
+def is_zombie(pid: int) -> bool:
+    """Whether nobody has asked yet how it ended."""
+    return ") Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
 def test_two_apis(start_runtime: Start, cortex_yaml: Path) -> None:

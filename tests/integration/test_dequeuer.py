@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import sqlite3
 import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,11 +20,11 @@ from project.asyncapi.container_spec import Probe
 from project.asyncapi.dequeuer import Dequeuer, Policy
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness
-from project.asyncapi.queue import RequestQueue, Signal
-from project.asyncapi.replica import first_of
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.storage import StorageError
 from project.asyncapi.types import Delivery, Request, Status, Workload
+from project.asyncapi.waiting import Signal, first_of
 from tests.helpers import DEADLINE, eventually
 
 MAX_RECEIVES = 3
@@ -506,6 +507,25 @@ def test_second_looks_are_a_long_poll_apart(
 
     asyncio.run(run())
     assert looks[4] - looks[1] >= 0.14
+
+
+def test_damaged_request_fails_alone(tmp_path: Path) -> None:
+    """What the file has lost is not sent; the others are."""
+
+    async def run() -> None:
+        async with rig(tmp_path) as it:
+            await it.send("a", b"lost")
+            await it.send("b")
+            with contextlib.closing(sqlite3.connect(tmp_path / "queue.sqlite3")) as file:
+                file.execute("DELETE FROM payloads WHERE body = ?", (b"lost",))
+                file.commit()
+            it.ready()
+            await it.until("b", Status.COMPLETED)
+            workload = await it.until("a", Status.FAILED)
+            assert workload.reason == "the storage's file is damaged where it is"
+            assert it.handler.seen == ["b"]
+
+    asyncio.run(run())
 
 
 def test_end_of_a_lost_lease_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -13,10 +13,11 @@ import pytest
 
 from project.asyncapi.endpoint import Gateway
 from project.asyncapi.ingress import Ingress
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.service import Service
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.types import Depth
+from project.asyncapi.waiting import Signal
 from tests.helpers import DEADLINE, serve
 
 
@@ -216,6 +217,16 @@ def test_storage_error_is_500(url: str, storage: SQLiteStorage) -> None:
     assert response.text.startswith("error: failed to send message to queue: ")
 
 
+def test_storage_error_of_a_poll(url: str, storage: SQLiteStorage) -> None:
+    """Only a submission has something to send to the queue."""
+    storage._reader.close()
+
+    response = httpx.get(f"{url}/some-id")
+
+    assert (response.status_code, response.headers["content-type"]) == (500, "text/plain")
+    assert response.text == "error: Cannot operate on a closed database."
+
+
 async def in_pieces() -> AsyncIterator[bytes]:
     """A body whose length nobody says beforehand."""
     for _ in range(11):
@@ -264,14 +275,20 @@ def test_disk_full(url: str, storage: SQLiteStorage) -> None:
 
 
 def test_own_id_again(url: str, storage: SQLiteStorage) -> None:
-    """A client that names its request can repeat it: the same body is one request."""
+    """A client that names its request can repeat it: the same body and query are one request."""
     own = {"X-Request-Id": "mine"}
 
-    answers = [httpx.post(url, headers=own, content=body) for body in (b"a", b"a", b"b")]
+    answers = [
+        httpx.post(url + query, headers=own, content=body)
+        for query, body in (("?q=a", b"a"), ("?q=a", b"a"), ("?q=a", b"b"), ("?q=b", b"a"))
+    ]
 
-    assert [answer.status_code for answer in answers] == [200, 200, 409]
+    assert [answer.status_code for answer in answers] == [200, 200, 409, 409]
     assert answers[1].text == '{"id":"mine"}\n'
-    assert answers[2].text == "error: id mine was submitted before, with another body"
+    for answer in answers[2:]:
+        assert answer.text == (
+            "error: id mine was submitted before, with another body, content type or query"
+        )
     assert storage.depth() == Depth(1, 0)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import resource
+import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
+from project.asyncapi import gojson, handler
 from project.asyncapi.handler import (
     GO_BUFFER_BYTES,
     LARGE_BYTES,
@@ -18,7 +22,7 @@ from project.asyncapi.handler import (
     Unreachable,
 )
 from project.asyncapi.types import Request
-from tests.helpers import free_port, listening
+from tests.helpers import eventually, free_port, listening
 
 REQUEST = Request(
     "id-1",
@@ -26,6 +30,7 @@ REQUEST = Request(
     b'{"a": 1}',
 )
 MAX_RESULT_BYTES = 1 << 20
+POD_PORT = 8080  # nothing listens there: the container is elsewhere
 GZIP = "Content-Encoding: gzip\r\n"
 
 
@@ -76,7 +81,7 @@ async def submit_all(
     """The results of ``requests``, sent one after another, and what was observed."""
     observed: Observed = []
     handler = RequestHandler(
-        url, max_result_bytes, lambda status, seconds: observed.append((status, seconds))
+        url, POD_PORT, max_result_bytes, lambda status, seconds: observed.append((status, seconds))
     )
     try:
         return [await handler.submit(request) for request in requests], observed
@@ -109,7 +114,7 @@ def test_sent_as_cortex_does() -> None:
     head, _, body = received.partition(b"\r\n\r\n")
     line, host, *rest = head.split(b"\r\n")
     assert line == b"POST / HTTP/1.1"
-    assert host.startswith(b"Host: 127.0.0.1:")
+    assert host == b"Host: 127.0.0.1:8080"
     assert rest == [
         b"User-Agent: Go-http-client/1.1",
         b"Transfer-Encoding: chunked",
@@ -245,6 +250,27 @@ def test_redirect_is_followed(status: str) -> None:
     assert result == b'{"a":1}'
 
 
+def test_redirect_to_the_pod() -> None:
+    """A container that puts its Host into a redirect means itself, wherever it is."""
+    (_, second), _ = exchange(found("http://127.0.0.1:8080/elsewhere?x=1"), http(b"{}"))
+
+    assert second.startswith(b"GET /elsewhere?x=1 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n")
+
+
+def test_redirect_away() -> None:
+    """Another host is called by its own name."""
+
+    async def run() -> None:
+        async with (
+            container([http(b"{}")]) as (other, received),
+            container([found(other)]) as (url, _),
+        ):
+            await submit_all(url, [REQUEST])
+        assert received[0].split(b"\r\n")[1] == f"Host: {other[7:-1]}".encode()
+
+    asyncio.run(run())
+
+
 def test_redirects_end() -> None:
     """After ten requests Go gives up."""
 
@@ -307,3 +333,68 @@ def test_refused_connection() -> None:
     """So does a port where nobody listens."""
     with pytest.raises(Unreachable, match="ClientConnectorError"):
         asyncio.run(submit_all(f"http://127.0.0.1:{free_port()}/", [REQUEST]))
+
+
+def tcp_timers(port: int) -> list[str]:
+    """Kind (02: keepalive) and hundredths of a second (hexadecimal) of connections to a port."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return [line[5] for line in lines if line[2].endswith(f":{port:04X}")]
+
+
+def test_peer_that_is_gone_is_noticed() -> None:
+    """The kernel asks after 15 s of silence, though an answer may take for ever."""
+
+    async def run() -> None:
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"0\r\n\r\n")
+            asked.set()
+            await go_on.wait()
+            writer.write(http(b"{}"))
+
+        async with listening(serve) as port:
+            submitting = asyncio.create_task(submit_all(f"http://127.0.0.1:{port}/", [REQUEST]))
+            await asked.wait()
+            timers = tcp_timers(port)
+            go_on.set()
+            await submitting
+        assert any(timer.startswith("02:") and int(timer[3:], 16) <= 1500 for timer in timers)
+
+    asyncio.run(run())
+
+
+def test_no_descriptor_is_waited_out(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is this process that cannot connect: the container has done nothing wrong."""
+    monkeypatch.setattr(handler, "DESCRIPTOR_RETRY_SECONDS", 0.01)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+
+    async def run() -> list[bytes]:
+        async with container([http(b"{}")]) as (url, _):
+            submitting = asyncio.create_task(submit_all(url, [REQUEST]))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+            try:
+                await eventually(lambda: "Too many open files" in caplog.text)
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+            return (await submitting)[0]
+
+    assert asyncio.run(run()) == [b"{}"]
+
+
+def test_gzip_is_inflated_off_the_event_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small answer may be large inflated."""
+    threads = []
+    decode = gojson.decode
+
+    def noted(body: bytes) -> object:
+        threads.append(threading.current_thread())
+        return decode(body)
+
+    monkeypatch.setattr(gojson, "decode", noted)
+    exchange(http(gzip.compress(b"{}"), headers=GZIP))
+    exchange(http(b"{}"))
+
+    assert [each is threading.main_thread() for each in threads] == [False, True]

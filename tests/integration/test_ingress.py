@@ -68,7 +68,7 @@ def test_routed(url: str, path: str, name: str, inner: str) -> None:
     assert (answer["gateway"], answer["path"], answer["body"]) == (name, inner, "text")
 
 
-@pytest.mark.parametrize("path", ["", "/", "/onex", "/One", "/deep", "/two/one"])
+@pytest.mark.parametrize("path", ["", "/", "/onex", "/One", "/deep", "/two/one", "/one%2Fid"])
 def test_no_route(url: str, path: str) -> None:
     """Nothing else is known: an empty 404 of the ingress's own."""
     answer = httpx.get(url + path)

@@ -11,9 +11,10 @@ import httpx
 import pytest
 
 from project.asyncapi.metrics import Metrics
-from project.asyncapi.queue import RequestQueue, Signal
+from project.asyncapi.queue import RequestQueue
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.types import Request
+from project.asyncapi.waiting import Signal
 from tests.helpers import FakeClock
 
 ONE = '{api_kind="AsyncAPI",api_name="one"}'

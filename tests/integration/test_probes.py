@@ -15,7 +15,7 @@ import pytest
 from project.asyncapi.checks import Target
 from project.asyncapi.container_spec import Hook, Probe
 from project.asyncapi.probes import Readiness, watch_liveness
-from project.asyncapi.queue import Signal
+from project.asyncapi.waiting import Signal
 from tests.helpers import DEADLINE, eventually, free_port, listening
 
 
@@ -169,6 +169,36 @@ def test_ready_again_after_a_broken_connection() -> None:
             readiness.lost()
             assert not readiness.ready
             await until(readiness, changed, ready=True)
+
+    asyncio.run(run())
+
+
+def test_probe_that_was_under_way_when_a_connection_broke() -> None:
+    """Its pass is of the container that was there before: the next probe decides."""
+
+    async def run() -> None:
+        asked = 0
+        go_on = asyncio.Event()
+
+        class Held(Target):
+            async def passes(self, *_: object) -> bool:
+                nonlocal asked
+                asked += 1
+                answered = asked
+                if answered == 2:
+                    await go_on.wait()
+                return answered <= 2
+
+        probe = {"http_get": {"port": 1}, "period_seconds": 3600}
+        async with probing(Held("127.0.0.1", {}, {}), probe) as (readiness, changed):
+            await until(readiness, changed, ready=True)
+            readiness.lost()
+            await eventually(lambda: asked == 2)
+            readiness.lost()
+            go_on.set()
+            await eventually(lambda: asked == 3)
+            await asyncio.sleep(0)
+            assert not readiness.ready
 
     asyncio.run(run())
 

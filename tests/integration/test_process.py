@@ -197,6 +197,24 @@ def test_pre_stop_that_fails(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert "pre_stop failed" in caplog.text
 
 
+def test_killed_during_pre_stop(tmp_path: Path) -> None:
+    """A hook of a container that is no longer there is not waited for, and is ended."""
+    hook = {"exec": {"command": ["sh", "-c", "echo $$ >> pid; exec sleep 3600"]}}
+
+    async def run() -> None:
+        it, _ = server(hook)
+        running = asyncio.create_task(it.run())
+        await eventually(lambda: events(tmp_path) == ["start"])
+        stopping = asyncio.create_task(it.stop())
+        await eventually(lambda: bool(pids(tmp_path)))
+        it.kill()
+        await asyncio.wait_for(stopping, DEADLINE / 2)
+        await running
+        assert is_gone(pids(tmp_path)[0])
+
+    asyncio.run(run())
+
+
 def test_stop_during_a_restart(tmp_path: Path) -> None:
     """The hook is done once, and no other process is started."""
     hook = {"exec": {"command": ["sh", "-c", "echo bye >> events; until test -e on; do :; done"]}}

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from project.asyncapi.queue import GROUP, QueueFull, RequestQueue, Signal
+from project.asyncapi.queue import GROUP, QueueFull, RequestQueue
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.storage import DuplicateRequest, LeaseLost, StorageError, StorageFull
 from project.asyncapi.types import Delivery, Depth, Request, Status, Workload
+from project.asyncapi.waiting import Signal
 from tests.helpers import DEADLINE, eventually
 
 LEASE = 30.0  # seconds
@@ -495,3 +496,28 @@ def test_on_a_file(tmp_path: Path) -> None:
 
     asyncio.run(fill())
     asyncio.run(empty())
+
+
+def test_storage_that_is_locked_is_tried_once_for_a_group() -> None:
+    """Every try may wait for seconds: one for each of hundreds of calls outlasts the leases."""
+    storage = FakeStorage()
+    begins = [0]
+
+    def locked(*, durable: bool = True) -> contextlib.AbstractContextManager[None]:
+        begins[0] += 1
+        assert storage.gate.wait(DEADLINE)
+        raise StorageError(f"database is locked, durable or not: {durable}")
+
+    async def run() -> None:
+        queue = RequestQueue(storage, Signal(), max_length=100)
+        storage.gate.clear()
+        storage.transaction = locked  # type: ignore[assignment, method-assign]
+        sends = [asyncio.create_task(queue.send(request(str(number)))) for number in range(20)]
+        await eventually(lambda: begins[0] == 1)
+        storage.gate.set()
+        outcomes = await asyncio.gather(*sends, return_exceptions=True)
+        assert all(isinstance(outcome, StorageError) for outcome in outcomes)
+        await queue.close()
+
+    asyncio.run(run())
+    assert begins[0] <= 3

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.sqlite import PURGE_BYTES, SQLiteStorage
 from project.asyncapi.storage import (
     DuplicateRequest,
     LeaseLost,
@@ -279,7 +279,7 @@ def test_same_request_twice_is_stored_once(storage: Storage) -> None:
 def test_same_id_with_another_body_is_refused(storage: Storage) -> None:
     """An id names one request, after its end too."""
     storage.add(request("a", b"x"))
-    with pytest.raises(DuplicateRequest, match="id a was submitted before, with another body"):
+    with pytest.raises(DuplicateRequest, match="another body, content type or query"):
         storage.add(request("a", b"y"))
 
     delivery = receive(storage)
@@ -287,6 +287,17 @@ def test_same_id_with_another_body_is_refused(storage: Storage) -> None:
     storage.complete(delivery, b"{}")
     with pytest.raises(DuplicateRequest):
         storage.add(request("a", b"y"))
+
+
+@pytest.mark.parametrize("name", ["Content-Encoding", "Content-Type", "X-Envoy-Original-Path"])
+def test_same_body_of_another_request_is_refused(storage: Storage, name: str) -> None:
+    """What it is called, and the query, are part of what is asked; other headers are not."""
+    storage.add(Request("a", (("X-Trace", "1"), (name, "/sentiment?input_text=a")), b""))
+
+    assert not storage.add(Request("a", (("X-Trace", "2"), (name, "/sentiment?input_text=a")), b""))
+    for headers in ((), ((name, "/sentiment?input_text=b"),)):
+        with pytest.raises(DuplicateRequest):
+            storage.add(Request("a", headers, b""))
 
 
 def test_purge_by_age_and_limit(storage: Storage, clock: FakeClock) -> None:
@@ -399,6 +410,78 @@ def test_purge_gives_room_back(sqlite: SQLiteStorage, path: Path) -> None:
     sqlite.purge(0, 1)
     sqlite._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     assert path.stat().st_size < 100_000
+
+
+def test_purge_is_bounded_by_the_size_of_results(sqlite: SQLiteStorage) -> None:
+    """One at least, whatever its size, and then not much more than may be in one go."""
+    for size in (PURGE_BYTES + 1, PURGE_BYTES - 1, 1, 1, None, 1):
+        sqlite.add(request("a"))
+        if size is None:
+            sqlite.fail(receive(sqlite), "no")
+        else:
+            sqlite.complete(receive(sqlite), bytes(size))
+        sqlite._writer.execute("UPDATE requests SET id = seq")
+
+    assert [sqlite.purge(0, 4) for _ in range(5)] == [1, 2, 3, 0, 0]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE payloads SET headers = CAST(x'ff' AS TEXT)",
+        "UPDATE payloads SET headers = '[['",
+        "UPDATE payloads SET body = 'other'",
+        "DELETE FROM payloads",
+    ],
+)
+def test_damaged_row_is_told_from_sound_ones(sqlite: SQLiteStorage, damage: str) -> None:
+    """It is neither computed as if it were sound, nor does it hold up those behind it."""
+    sqlite.add(request("a", b"x"))
+    sqlite._writer.execute(damage)
+    sqlite.add(request("b", b"y"))
+
+    first, second = sqlite.receive(2, LEASE)
+
+    assert (first.request.id, first.damaged) == ("a", True)
+    assert (second.request, second.damaged) == (request("b", b"y"), False)
+
+
+def test_room_for_the_body_is_looked_for(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body is written twice, to the log and to the file: it must not eat what is kept free."""
+    storage = SQLiteStorage(path, min_free_bytes=500_000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=520_000))
+
+    storage.add(request("small", bytes(9_000)))
+    with pytest.raises(StorageFull, match="520000 bytes are free, 522000 must be"):
+        storage.add(request("large", bytes(11_000)))
+    storage.close()
+
+
+def test_file_that_may_not_grow_is_a_full_disk(path: Path) -> None:
+    """A quota, or the largest size of a file: what is added is refused as on a full disk."""
+    code = """
+import pathlib, resource, sys
+from project.asyncapi.sqlite import SQLiteStorage
+from project.asyncapi.storage import StorageFull
+from project.asyncapi.types import Request
+storage = SQLiteStorage(pathlib.Path(sys.argv[1]))
+resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+storage.add(Request("small", (), b""))
+try:
+    storage.add(Request("large", (), bytes(1 << 20)))
+except StorageFull as error:
+    print(error)
+print(storage.depth().queued)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stdout == "disk I/O error\n1\n"
 
 
 @pytest.mark.parametrize("killed", [True, False])
@@ -625,7 +708,7 @@ def test_little_room_is_kept_for_running_work(path: Path) -> None:
     storage.close()
 
     storage = SQLiteStorage(path, min_free_bytes=2**62)
-    with pytest.raises(StorageFull, match=f"bytes are free, {2**62} must be"):
+    with pytest.raises(StorageFull, match=f"bytes are free, {2**62 + 4} must be"):
         storage.add(request("d"))
     first, second, third = storage.receive(3, LEASE)
     storage.complete(first, b"{}")
@@ -643,7 +726,7 @@ def test_room_in_the_file_counts(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     storage = SQLiteStorage(path, min_free_bytes=500_000)
     storage.add(request("large", bytes(1_000_000)))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100_000))
-    with pytest.raises(StorageFull, match="100000 bytes are free, 500000 must be"):
+    with pytest.raises(StorageFull, match="100000 bytes are free, 500004 must be"):
         storage.add(request("next"))
 
     storage.complete(receive(storage), b"{}")
