@@ -34,7 +34,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    Trainer,
 )
 
 from project.sentiment.augment import change_sentences, domain_texts, spell_naturally
@@ -42,6 +41,7 @@ from project.sentiment.data import DataError, Example, read_examples
 from project.sentiment.fitting import (
     EncodedDataset,
     Recipe,
+    ResumableTrainer,
     encode_examples,
     fit,
     load_classifier,
@@ -79,7 +79,7 @@ NATURAL_SHARE = 0.25  # of the texts are spelled as people do
 CHANGED, PHRASES, DOMAIN = 20_000, 10_000, 6_000
 
 
-class SoftTrainer(Trainer):
+class SoftTrainer(ResumableTrainer):
     """Cross-entropy with a probability per class, or with the index of a class."""
 
     def compute_loss(
@@ -184,7 +184,7 @@ def _fit_and_save(
     held_back: Sequence[Example],
     output: Path,
     recipe: Recipe,
-    trainer_class: type[Trainer] = Trainer,
+    trainer_class: type[ResumableTrainer] = ResumableTrainer,
 ) -> None:
     state = fit(
         model,
