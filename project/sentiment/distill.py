@@ -71,7 +71,7 @@ STUDENT = Recipe(
     frozen_layers=0,
     dropout=0.0,
 )
-TEMPERATURE = 1.0
+
 MIN_WORDS = 5  # of a sentence that is worth changing
 LABEL_SHARE = 0.3  # of the target, where SST-2 has a label; the teacher has the rest
 UNLABELLED_SURE = 0.95  # target for the label of a phrase that the teacher was not asked about
@@ -165,7 +165,7 @@ def student_rows(
     labels = {each.text: each.label for each in train}
     targets = {}
     for each in soft:
-        target = each.probability(TEMPERATURE)
+        target = each.probability()
         share = LABEL_SHARE if each.text in labels else 0.0
         targets[each.text] = target + share * (labels.get(each.text, 0) - target)
     rest = sorted(set(labels) - set(targets))

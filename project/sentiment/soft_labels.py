@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +26,10 @@ class SoftLabel:
     text: str
     logits: tuple[float, float]
 
-    def probability(self, temperature: float = 1.0) -> float:
+    def probability(self) -> float:
         """Of POSITIVE, 0 to 1."""
         negative, positive = self.logits
-        margin = torch.tensor((positive - negative) / temperature, dtype=torch.float64)
-        return float(torch.sigmoid(margin))
+        return 1 / (1 + math.exp(min(negative - positive, 700.0)))  # where floats end
 
 
 def label(texts: Sequence[str], teacher: str, output: Path) -> None:
@@ -46,16 +46,21 @@ def label(texts: Sequence[str], teacher: str, output: Path) -> None:
     """
     _drop_partial_row(output)
     known = {each.text for each in read_soft_labels(output)} if output.exists() else set()
+    # Logits in bfloat16 depend a little on a batch's other texts: the batches are those of a run
+    # that was not stopped.
+    texts = list(dict.fromkeys(texts))
+    batches = [batch for batch in _batches(texts) if not known.issuperset(batch)]
     tokenizer = load_tokenizer(teacher)
     model = AutoModelForSequenceClassification.from_pretrained(teacher, dtype=torch.bfloat16).eval()
-    missing = [text for text in dict.fromkeys(texts) if text not in known]
     with output.open("a", encoding="utf-8") as file, torch.inference_mode():
-        for batch in tqdm(list(_batches(missing)), disable=None):
+        for batch in tqdm(batches, disable=None):
             encoded = tokenizer(
                 batch, truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt"
             )
             rows = zip(batch, model(**encoded).logits.float().tolist(), strict=True)
-            file.writelines(f"{row[0]:.4f}\t{row[1]:.4f}\t{text}\n" for text, row in rows)
+            file.writelines(
+                f"{row[0]:.4f}\t{row[1]:.4f}\t{text}\n" for text, row in rows if text not in known
+            )
             file.flush()
 
 
