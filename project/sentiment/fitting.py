@@ -25,6 +25,7 @@ from transformers import (
 from transformers.trainer_callback import TrainerState
 
 from project.sentiment.data import LABELS, Example
+from project.sentiment.runs import digest
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +90,10 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, object]]):
 
     def __getitem__(self, index: int) -> dict[str, object]:
         return self._rows[index]
+
+    def digest(self) -> str:
+        """Of the token ids and the labels: the same rows in the same order have the same one."""
+        return digest([[row["input_ids"], row["labels"]] for row in self._rows])
 
     def lengths(self) -> list[int]:
         """Of every text, in tokens."""
