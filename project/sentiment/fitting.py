@@ -180,6 +180,8 @@ def load_classifier(base: str, recipe: Recipe) -> PreTrainedModel:
         id2label=dict(enumerate(LABELS)),
         label2id={label: index for index, label in enumerate(LABELS)},
         dtype=torch.float32,
+        # Of short texts on a CPU in bfloat16, SDPA's backward pass is the slower one.
+        attn_implementation="eager",
         **dropout,
     )
     if recipe.frozen_layers is not None:

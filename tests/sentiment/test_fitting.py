@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from project.sentiment.data import Example
 from project.sentiment.fitting import (
@@ -56,6 +57,20 @@ def test_goes_on_as_the_same_run(base: Path, tmp_path: Path, steps: int, bf16: b
 
     assert last_checkpoint(stopped) == stopped / "checkpoint-32"
     assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+
+
+def test_attention_of_training_is_not_that_of_serving(base: Path, tmp_path: Path) -> None:
+    """Training computes attention step by step; a reader of what is saved chooses for itself."""
+    model = load_classifier(str(base), Recipe())
+    assert model.config._attn_implementation == "eager"
+
+    model.save_pretrained(tmp_path / "model")
+
+    assert "attn" not in (tmp_path / "model" / "config.json").read_text("utf-8").replace(
+        "attention", ""
+    )
+    served = AutoModelForSequenceClassification.from_pretrained(tmp_path / "model")
+    assert served.config._attn_implementation == "sdpa"
 
 
 def test_ended_run_stays_as_it_is(base: Path, tmp_path: Path) -> None:
