@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from project.sentiment.data import DataError
 from project.sentiment.fitting import load_tokenizer
@@ -49,8 +49,8 @@ def label(texts: Sequence[str], teacher: str, output: Path) -> None:
     # Logits in bfloat16 depend a little on a batch's other texts: the batches are those of a run
     # that was not stopped.
     texts = list(dict.fromkeys(texts))
-    batches = [batch for batch in _batches(texts) if not known.issuperset(batch)]
     tokenizer = load_tokenizer(teacher)
+    batches = [batch for batch in _batches(texts, tokenizer) if not known.issuperset(batch)]
     model = AutoModelForSequenceClassification.from_pretrained(teacher, dtype=torch.bfloat16).eval()
     with output.open("a", encoding="utf-8") as file, torch.inference_mode():
         for batch in tqdm(batches, disable=None):
@@ -90,13 +90,14 @@ def _drop_partial_row(path: Path) -> None:
             path.unlink()
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+def _batches(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[str]]:
     """Batches of texts of similar lengths, of about the same number of tokens."""
+    encoded = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+    lengths = dict(zip(texts, map(len, encoded), strict=True))
     for start in range(0, len(texts), CHUNK):
         batch: list[str] = []
-        for text in sorted(texts[start : start + CHUNK], key=len):
-            # English has about four letters a token.
-            if batch and (len(batch) + 1) * (len(text) / 4 + 2) > BATCH_TOKENS:
+        for text in sorted(texts[start : start + CHUNK], key=lengths.__getitem__):
+            if batch and (len(batch) + 1) * lengths[text] > BATCH_TOKENS:
                 yield batch
                 batch = []
             batch.append(text)

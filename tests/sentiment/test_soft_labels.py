@@ -65,13 +65,14 @@ def test_stopped_labelling_gives_the_same_labels(
         tokenizer = load_tokenizer(folder)
 
         def tokenize(batch: list[str], **options: object) -> Any:  # noqa: ANN401
-            seen.append(tuple(batch))
+            if "padding" in options:
+                seen.append(tuple(batch))
             return tokenizer(batch, **options)
 
         return tokenize
 
     monkeypatch.setattr("project.sentiment.soft_labels.load_tokenizer", spied)
-    monkeypatch.setattr(module, "BATCH_TOKENS", 40)
+    monkeypatch.setattr(module, "BATCH_TOKENS", 30)
     texts = [f"{text}{number * ' film'}" for text in TEXTS for number in range(5)]
     label(texts, str(teacher), tmp_path / "whole.tsv")
     rows = (tmp_path / "whole.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
