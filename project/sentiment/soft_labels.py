@@ -92,8 +92,10 @@ def _drop_partial_row(path: Path) -> None:
 
 def _batches(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[str]]:
     """Batches of texts of similar lengths, of about the same number of tokens."""
-    encoded = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
-    lengths = dict(zip(texts, map(len, encoded), strict=True))
+    lengths = {}
+    if texts:  # a tokenizer refuses an empty list
+        encoded = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        lengths = dict(zip(texts, map(len, encoded), strict=True))
     for start in range(0, len(texts), CHUNK):
         batch: list[str] = []
         for text in sorted(texts[start : start + CHUNK], key=lengths.__getitem__):

@@ -85,6 +85,13 @@ def test_stopped_labelling_gives_the_same_labels(
     assert (tmp_path / "stopped.tsv").read_text(encoding="utf-8") == "".join(rows)
 
 
+def test_nothing_to_label(teacher: Path, tmp_path: Path) -> None:
+    """No texts, no labels: a part of few texts may have none."""
+    label([], str(teacher), tmp_path / "soft.tsv")
+
+    assert (tmp_path / "soft.tsv").read_text(encoding="utf-8") == ""
+
+
 def test_killed_in_the_first_row(teacher: Path, tmp_path: Path) -> None:
     """A file with no whole row is begun again."""
     output = tmp_path / "soft.tsv"
