@@ -1,15 +1,18 @@
-"""How to read long texts: window sizes and aggregations, on documents made of SST-2's sentences.
+"""How to read long texts: windows, strides and aggregations, on documents of SST-2's sentences.
 
     python -m bench.long_texts sst2/dev.tsv
 
 No labelled long texts are at hand, so each document is 60 sentences drawn from the file (about
 1,400 tokens), of which a share has the document's label and the rest the other, in random order:
-a review that says both, as long ones do. The figure is how often the document gets its label.
+a review that says both, as long ones do. The figure is how often the document gets its label. The
+stride is a window's tokens less those that it shares with the next one: its overlap, here a share
+of the window. A larger overlap has more windows to compute, which the table says.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import random
 import sys
@@ -24,11 +27,14 @@ from project.sentiment.encoding import TextEncoder
 from project.sentiment.files import WEIGHTS
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.options import LongTextPolicy
+from project.sentiment.prediction import EncodedText
 
 SENTENCES = 60
 DOCUMENTS = 100
 SHARES = (0.6, 0.7, 0.9)
 WINDOWS = (64, 128, 256, 512)
+OVERLAPS = (0.0, 1 / 16, 1 / 4, 1 / 2)
+BATCH = 8  # windows
 
 Rows = Sequence[Sequence[float]]
 Aggregation = Callable[[Rows, Sequence[int]], float]
@@ -73,13 +79,15 @@ AGGREGATIONS: dict[str, Aggregation] = {
 }
 
 
-def make_documents(examples: Sequence[Example], seed: int = 0) -> list[Document]:
-    """Documents of every share, half of each label."""
+def make_documents(
+    examples: Sequence[Example], count: int = DOCUMENTS, seed: int = 0
+) -> list[Document]:
+    """``count`` documents of every share, half of each label."""
     chance = random.Random(seed)  # noqa: S311  (no secret)
     by_label = [[each.text for each in examples if each.label == label] for label in (0, 1)]
     documents = []
     for share in SHARES:
-        for number in range(DOCUMENTS):
+        for number in range(count):
             label, own = number % 2, round(SENTENCES * share)
             sentences = chance.choices(by_label[label], k=own)
             sentences += chance.choices(by_label[1 - label], k=SENTENCES - own)
@@ -88,30 +96,62 @@ def make_documents(examples: Sequence[Example], seed: int = 0) -> list[Document]
     return documents
 
 
-def main() -> int:
-    """Print a table: window, aggregation, right documents by share."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path)
-    documents = make_documents(read_examples(parser.parse_args().file))
-    classifier = SentimentClassifier()
-    print("| window | aggregation |", " | ".join(f"{share:.0%}" for share in SHARES), "|")
-    print("| --- | --- |", " | ".join("---" for _ in SHARES), "|")
-    for window in WINDOWS:
-        encoder = TextEncoder(WEIGHTS, window, LongTextPolicy())
-        encoded = encoder.encode([document.text for document in documents])
-        rows = [
-            classifier.infer(text.windows[:8]) + classifier.infer(text.windows[8:])
-            if len(text.windows) > 8
-            else classifier.infer(text.windows)
-            for text in tqdm(encoded, desc=f"window {window}", file=sys.stderr)
+def read(
+    classifier: SentimentClassifier, documents: Sequence[Document], window: int, overlap: int
+) -> tuple[list[EncodedText], list[Rows]]:
+    """The windows of every document, and the probabilities of every window."""
+    policy = LongTextPolicy(overlap=overlap, max_windows=sys.maxsize)
+    encoder = TextEncoder(classifier.folder, window, policy)
+    encoded = encoder.encode([document.text for document in documents])
+    progress = tqdm(encoded, desc=f"window {window}, overlap {overlap}", file=sys.stderr)
+    return encoded, [
+        [
+            row
+            for start in range(0, len(text.windows), BATCH)
+            for row in classifier.infer(text.windows[start : start + BATCH])
         ]
+        for text in progress
+    ]
+
+
+def right_shares(
+    documents: Sequence[Document],
+    encoded: Sequence[EncodedText],
+    rows: Sequence[Rows],
+    aggregate: Aggregation,
+) -> list[float]:
+    """How many of the documents of every share get their label, 0 to 1."""
+    right: dict[float, list[bool]] = {share: [] for share in SHARES}
+    for document, text, scores in zip(documents, encoded, rows, strict=True):
+        guess = aggregate(scores, [len(each) for each in text.windows]) > 0.5
+        right[document.share].append(guess == bool(document.label))
+    return [sum(each) / len(each) for each in right.values()]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print a table: window, overlap, windows a document, aggregation, right documents by share."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--model", type=Path, default=WEIGHTS)
+    parser.add_argument("--documents", type=int, default=DOCUMENTS, help="of every share")
+    parser.add_argument("--windows", type=int, nargs="+", default=WINDOWS, help="in tokens")
+    parser.add_argument("--overlaps", type=float, nargs="+", default=OVERLAPS, help="of the window")
+    options = parser.parse_args(argv)
+    documents = make_documents(read_examples(options.file), options.documents)
+    classifier = SentimentClassifier(options.model)
+    columns = ("window", "overlap", "windows", "aggregation", *(f"{share:.0%}" for share in SHARES))
+    print("|", " | ".join(columns), "|")
+    print("|", " | ".join("---" for _ in columns), "|")
+    for window, share in itertools.product(options.windows, options.overlaps):
+        overlap = round(window * share)
+        encoded, rows = read(classifier, documents, window, overlap)
+        count = sum(map(len, rows)) / len(rows)
         for name, aggregate in AGGREGATIONS.items():
-            right = dict.fromkeys(SHARES, 0)
-            for document, text, scores in zip(documents, encoded, rows, strict=True):
-                guess = aggregate(scores, [len(each) for each in text.windows]) > 0.5
-                right[document.share] += guess == bool(document.label)
-            shares = " | ".join(f"{right[share] / DOCUMENTS:.0%}" for share in SHARES)
-            print(f"| {window} | {name} | {shares} |")
+            right = right_shares(documents, encoded, rows, aggregate)
+            shares = " | ".join(f"{each:.0%}" for each in right)
+            print(f"| {window} | {overlap} | {count:.1f} | {name} | {shares} |", flush=True)
     return 0
 
 

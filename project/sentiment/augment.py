@@ -24,12 +24,15 @@ from project.sentiment.fitting import load_tokenizer
 DOMAINS = Path(__file__).with_name("domains.yaml")
 REPLACED, DELETED = 0.3, 0.1  # shares of a sentence's words
 NEIGHBOURS = 8
-SPELLINGS = (  # SST-2 has the Penn Treebank's spelling
+SPELLINGS = (  # SST-2's training file has the Penn Treebank's spelling, except for brackets
     (r"\s+(n't|'s|'re|'ve|'ll|'d|'m)\b", r"\1"),
+    (r"\s+'(?!\S)", "'"),
     (r"\s+([.,!?;:)%])", r"\1"),
     (r"([($])\s+", r"\1"),
     (r"``\s*|\s*''", '"'),
-    (r"\bca n't\b|\bcan not\b", "can't"),
+    (r"`\s*", "'"),
+    (r"\bcan not\b", "cannot"),
+    (r"\b(gon|wan) na\b", r"\1na"),
 )
 
 

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from project.sentiment.data import LABELS, DataError, Example, read_examples
-from project.sentiment.files import ModelError
+from project.sentiment.files import ModelError, weights_revision
 from project.sentiment.model import SentimentClassifier
+from project.sentiment.runs import RUN_FILE, held_back_of, held_back_record, record_of, write_record
 
 BINS = 10
 TEMPERATURES = np.geomspace(0.2, 5.0, 401)
@@ -116,6 +117,9 @@ def calibrate(folder: Path, examples: Sequence[Example], output: Path) -> float:
         "fitted_on": f"{len(examples)} held-back sentences",
     }
     save_half(model, load_tokenizer(str(folder)), output)
+    if record_of(folder).exists():
+        calibrated = {"calibrated_from": weights_revision(folder), **held_back_record(examples)}
+        write_record(output / RUN_FILE, calibrated)
     return temperature
 
 
@@ -161,7 +165,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     task.add_argument("--train", type=Path, help="SST-2's train.tsv: fit on what is held back")
     task.add_argument("--measure", type=Path, help="labelled file to compare the scores with")
     parser.add_argument("--output", type=Path, help="folder for the calibrated weights")
-    parser.add_argument("--held-back", type=int, help="whole sentences; as in training")
+    parser.add_argument(
+        "--held-back", type=int, help="whole sentences; default: what the model's record says"
+    )
     parser.add_argument("--diagram", type=Path, help="SVG file for the reliability diagram")
     options = parser.parse_args(argv)
     try:
@@ -176,13 +182,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> float:
-    from project.sentiment.phrases import HELD_BACK, hold_back
-
     if options.output is None:
         raise ValueError("--output is missing: the folder for the calibrated weights")
-    examples = read_examples(options.train)
-    split = hold_back(examples, options.held_back or HELD_BACK)
-    return calibrate(options.model, split.held_back, options.output)
+    held_back = held_back_of(options.model, options.train, options.held_back)
+    return calibrate(options.model, held_back, options.output)
 
 
 def _measure(model: Path, file: Path, svg: Path | None) -> None:

@@ -1,4 +1,4 @@
-r"""Distils a large fine-tuned encoder into a small one: the recipe behind ``weights/``.
+r"""Distils a large fine-tuned encoder into a small one.
 
     python -m project.sentiment.distill teacher --base all-mpnet-base-v2 --train train.tsv \
         --output teacher
@@ -9,12 +9,16 @@ r"""Distils a large fine-tuned encoder into a small one: the recipe behind ``wei
     python -m project.sentiment.distill student --base warm --train train.tsv --soft soft.tsv \
         --seed 0 --output student-0
     python -m project.sentiment.distill average student-0 student-1 student-2 --output student
+    python -m project.sentiment.evaluate student --train train.tsv
     python -m project.sentiment.calibration student --train train.tsv --output weights
+    python -m project.sentiment.emoji weights
+    python -m project.sentiment.export weights
 
-Every command goes on where it was stopped when it is run again. ``HELD_BACK`` whole sentences, with
-the phrases that are in no other sentence, are in no training set: they are what to choose and to
-calibrate by. Sources: Hinton et al. 2015 (soft targets), Jiao et al. 2020 (TinyBERT: augmentation
-labelled by the teacher), Wortsman et al. 2022 (averages of weights).
+Every command goes on where it was stopped when it is run again, to the end that it would have had;
+with other data or settings it is refused. ``HELD_BACK`` whole sentences, with the phrases that are
+in no other sentence, are in no training set: they are what to choose and to calibrate by. Sources:
+Hinton et al. 2015 (soft targets), Jiao et al. 2020 (TinyBERT: augmentation labelled by the
+teacher), Wortsman et al. 2022 (averages of weights).
 """
 
 from __future__ import annotations
@@ -30,18 +34,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoModelForSequenceClassification,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    Trainer,
-)
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from project.sentiment.augment import change_sentences, domain_texts, spell_naturally
 from project.sentiment.data import DataError, Example, read_examples
+from project.sentiment.files import ModelError
 from project.sentiment.fitting import (
     EncodedDataset,
     Recipe,
+    ResumableTrainer,
     encode_examples,
     fit,
     load_classifier,
@@ -49,6 +50,18 @@ from project.sentiment.fitting import (
     training_arguments,
 )
 from project.sentiment.phrases import HELD_BACK, Split, hold_back, maximal_phrases
+from project.sentiment.runs import (
+    RUN_FILE,
+    RunError,
+    begin,
+    check_held_back,
+    digest,
+    held_back_record,
+    model_digest,
+    read_record,
+    record_of,
+    write_record,
+)
 from project.sentiment.soft_labels import SoftLabel, label, read_soft_labels
 
 TEACHER = Recipe(
@@ -71,15 +84,15 @@ STUDENT = Recipe(
     frozen_layers=0,
     dropout=0.0,
 )
-TEMPERATURE = 1.0
 MIN_WORDS = 5  # of a sentence that is worth changing
 LABEL_SHARE = 0.3  # of the target, where SST-2 has a label; the teacher has the rest
 UNLABELLED_SURE = 0.95  # target for the label of a phrase that the teacher was not asked about
 NATURAL_SHARE = 0.25  # of the texts are spelled as people do
+SHARED = ("base", "held_back", "held_back_digest")  # by the models of an average
 CHANGED, PHRASES, DOMAIN = 20_000, 10_000, 6_000
 
 
-class SoftTrainer(Trainer):
+class SoftTrainer(ResumableTrainer):
     """Cross-entropy with a probability per class, or with the index of a class."""
 
     def compute_loss(
@@ -98,22 +111,20 @@ class SoftTrainer(Trainer):
 def train_teacher(base: str, split: Split, phrases: int, output: Path, recipe: Recipe) -> None:
     """Fine-tune ``base`` on the whole sentences and ``phrases`` of the other phrases."""
     examples = teacher_examples(split.train, phrases, recipe.seed)
-    train_on_labels(base, examples, split.held_back, output, recipe)
+    train_on_labels(base, Split(examples, split.held_back), output, recipe)
 
 
-def train_on_labels(
-    base: str, train: Sequence[Example], held_back: Sequence[Example], output: Path, recipe: Recipe
-) -> None:
+def train_on_labels(base: str, split: Split, output: Path, recipe: Recipe) -> None:
     """Fine-tune ``base`` on SST-2's own labels; for a student: a start for :func:`distill`."""
     tokenizer = load_tokenizer(base)
-    data = encode_examples(train, tokenizer, recipe.max_tokens)
-    _fit_and_save(load_classifier(base, recipe), tokenizer, data, held_back, output, recipe)
+    data = encode_examples(split.train, tokenizer, recipe.max_tokens)
+    _fit_and_save(base, tokenizer, data, split.held_back, output, recipe)
 
 
 def teacher_examples(train: Sequence[Example], phrases: int, seed: int) -> list[Example]:
     """All whole sentences, and a sample of the phrases that are parts of them."""
     whole = maximal_phrases(train)
-    rest = sorted(set(train) - set(whole), key=lambda each: each.text)
+    rest = sorted(set(train) - set(whole), key=lambda each: (each.text, each.label))
     rest = [each for each in rest if len(each.text.split()) >= 3]
     chance = random.Random(seed)  # noqa: S311  (no secret)
     return whole + chance.sample(rest, phrases)
@@ -149,23 +160,27 @@ def distill(
         domain: how many texts of other domains.
     """
     tokenizer = load_tokenizer(base)
-    rows = student_rows(split.train, soft, phrases, recipe.seed)
+    held_back = {each.text for each in split.held_back}
+    allowed = [each for each in soft if each.text not in held_back]
+    rows = student_rows(split.train, allowed, phrases, recipe.seed)
     rows += domain_texts(domain, recipe.seed)
     targets = [[1 - positive, positive] for _, positive in rows]
     data = EncodedDataset([text for text, _ in rows], targets, tokenizer, recipe.max_tokens)
-    model = load_classifier(base, recipe)
-    _fit_and_save(model, tokenizer, data, split.held_back, output, recipe, SoftTrainer)
+    _fit_and_save(base, tokenizer, data, split.held_back, output, recipe, SoftTrainer)
 
 
 def student_rows(
     train: Sequence[Example], soft: Sequence[SoftLabel], phrases: int, seed: int
 ) -> list[tuple[str, float]]:
-    """Texts and the probability of POSITIVE to learn; a share is spelled as people write."""
+    """Texts and the probability of POSITIVE to learn; a share is spelled as people write.
+
+    They do not depend on the order of ``soft``, which is another one if labelling was stopped.
+    """
     chance = random.Random(seed)  # noqa: S311  (no secret)
     labels = {each.text: each.label for each in train}
     targets = {}
-    for each in soft:
-        target = each.probability(TEMPERATURE)
+    for each in sorted(soft, key=lambda each: (each.text, each.logits)):
+        target = each.probability()
         share = LABEL_SHARE if each.text in labels else 0.0
         targets[each.text] = target + share * (labels.get(each.text, 0) - target)
     rest = sorted(set(labels) - set(targets))
@@ -178,30 +193,39 @@ def student_rows(
 
 
 def _fit_and_save(
-    model: PreTrainedModel,
+    base: str,
     tokenizer: PreTrainedTokenizerBase,
     data: EncodedDataset,
     held_back: Sequence[Example],
     output: Path,
     recipe: Recipe,
-    trainer_class: type[Trainer] = Trainer,
+    trainer_class: type[ResumableTrainer] = ResumableTrainer,
 ) -> None:
-    state = fit(
-        model,
-        tokenizer,
-        data,
-        encode_examples(held_back, tokenizer, recipe.max_tokens),
-        training_arguments(recipe, output / "checkpoints", len(data)),
-        trainer_class,
-    )
+    checkpoints = output / "checkpoints"
+    evaluated = encode_examples(held_back, tokenizer, recipe.max_tokens)
+    made_from = {"base": model_digest(base), "rows": len(data), "rows_digest": data.digest()}
+    record = {**made_from, **held_back_record(held_back), **asdict(recipe)}
+    begin(output / RUN_FILE, record, begun=checkpoints.exists())
+    model = load_classifier(base, recipe)
+    arguments = training_arguments(recipe, checkpoints, len(data))
+    state = fit(model, tokenizer, data, evaluated, arguments, trainer_class)
     model.save_pretrained(output)
     tokenizer.save_pretrained(output)
-    report = {"recipe": asdict(recipe), "rows": len(data), "log": state.log_history}
-    (output / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    log = json.dumps(state.log_history, indent=1)
+    (output / "log.json").write_text(log, encoding="utf-8")
 
 
 def average(folders: Sequence[Path], output: Path) -> None:
-    """Write the mean of the weights of models that were trained from the same start."""
+    """Write the mean of the weights of models that were trained from the same start.
+
+    Raises:
+        RunError: they were not, or other sentences were held back from one; or one has no record.
+    """
+    records = [read_record(record_of(each)) for each in folders]
+    shared = [{name: record.get(name) for name in SHARED} for record in records]
+    for folder, each in zip(folders, shared, strict=True):
+        if each != shared[0]:
+            raise RunError(f"{folder} is of {each}, and {folders[0]} of {shared[0]}: no average")
     models = [AutoModelForSequenceClassification.from_pretrained(each) for each in folders]
     states = [model.state_dict() for model in models]
     mean = {
@@ -211,6 +235,8 @@ def average(folders: Sequence[Path], output: Path) -> None:
     models[0].load_state_dict(mean)
     models[0].save_pretrained(output)
     load_tokenizer(str(folders[0])).save_pretrained(output)
+    averaged = {"average_of": [model_digest(each) for each in folders]}
+    write_record(output / RUN_FILE, averaged | shared[0])
 
 
 def _teacher(options: argparse.Namespace, split: Split) -> None:
@@ -219,17 +245,23 @@ def _teacher(options: argparse.Namespace, split: Split) -> None:
 
 def _warm_up(options: argparse.Namespace, split: Split) -> None:
     recipe = _recipe(WARM_UP, options)
-    train_on_labels(options.base, split.train, split.held_back, options.output, recipe)
+    train_on_labels(options.base, split, options.output, recipe)
 
 
 def _label(options: argparse.Namespace, split: Split) -> None:
     texts = texts_to_label(split.train, options.base, options.changed)
+    made_from = {"teacher": model_digest(options.teacher), "texts_digest": digest(texts)}
+    record = options.output.with_name(f"{options.output.name}.{RUN_FILE}")
+    begun = options.output.exists()
+    begin(record, made_from | held_back_record(split.held_back), begun=begun)
     part, parts = options.part
-    label(texts[part::parts], options.teacher, options.output)
+    label(texts[: options.limit][part::parts], options.teacher, options.output)
 
 
 def _student(options: argparse.Namespace, split: Split) -> None:
     soft = [each for path in options.soft for each in read_soft_labels(path)]
+    for path in options.soft:
+        check_held_back(record_of(path), split.held_back)
     recipe = _recipe(STUDENT, options)
     distill(
         options.base,
@@ -240,6 +272,14 @@ def _student(options: argparse.Namespace, split: Split) -> None:
         phrases=options.phrases,
         domain=options.domain,
     )
+
+
+def _check_models(options: argparse.Namespace, split: Split) -> None:
+    """Refuse a model that a run made which was trained on what is held back now."""
+    for model in (options.base, getattr(options, "teacher", options.base)):
+        record = record_of(Path(model))
+        if record.exists():
+            check_held_back(record, split.held_back)
 
 
 def _recipe(default: Recipe, options: argparse.Namespace) -> Recipe:
@@ -261,11 +301,15 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("--train", required=True, type=Path, help="SST-2's train.tsv")
         command.add_argument("--output", required=True, type=Path)
         command.add_argument("--held-back", type=int, default=HELD_BACK, help="whole sentences")
+    for name in ("teacher", "warm-up", "student"):
         for option, kind in (("epochs", float), ("learning-rate", float), ("seed", int)):
-            command.add_argument(f"--{option}", type=kind)
+            commands.choices[name].add_argument(f"--{option}", type=kind)
     commands.choices["teacher"].add_argument("--phrases", type=int, default=12_000)
     commands.choices["label"].add_argument("--teacher", required=True)
     commands.choices["label"].add_argument("--changed", type=int, default=CHANGED)
+    commands.choices["label"].add_argument(
+        "--limit", type=int, help="how many texts: whole sentences first, then changed ones"
+    )
     commands.choices["label"].add_argument(
         "--part", type=_part, default=(0, 1), metavar="I/N", help="every Nth text, from the Ith on"
     )
@@ -296,8 +340,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command == "average":
             average(options.folders, options.output)
         else:
-            options.run(options, hold_back(read_examples(options.train), options.held_back))
-    except (DataError, ValueError) as error:
+            split = hold_back(read_examples(options.train), options.held_back)
+            _check_models(options, split)
+            options.run(options, split)
+    except (DataError, ModelError, ValueError) as error:
         print(f"distill: {error}", file=sys.stderr)
         return 2
     return 0

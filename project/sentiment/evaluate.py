@@ -1,6 +1,10 @@
-"""Measures a model on a labelled file: accuracy, F1, confusion matrix, texts per second.
+r"""Measures a model on labelled texts: accuracy, F1, confusion matrix, texts per second.
 
-python -m project.sentiment.evaluate sst2/dev.tsv
+    python -m project.sentiment.evaluate sst2/dev.tsv
+    python -m project.sentiment.evaluate student --train sst2/train.tsv
+
+The second measures on the sentences that were held back from the model's training: what to choose
+by, where ``dev.tsv`` is what the choice is judged by.
 """
 
 from __future__ import annotations
@@ -16,11 +20,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from project.sentiment.data import LABELS, DataError, read_examples
+from project.sentiment.data import LABELS, DataError, Example, read_examples
 from project.sentiment.files import WEIGHTS, ModelError
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.options import BackendName
 from project.sentiment.prediction import Prediction
+from project.sentiment.runs import held_back_of
 
 Z_95 = 1.959964  # two-sided 95 % quantile of the normal distribution
 
@@ -34,7 +39,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """How a model does on a labelled file.
+    """How a model does on labelled texts.
 
     Attributes:
         texts: how many were classified.
@@ -42,7 +47,7 @@ class Evaluation:
         accuracy_low, accuracy_high: its 95 % confidence interval (Wilson 1927).
         f1: of the class POSITIVE.
         confusion: true label -> predicted label -> count.
-        texts_per_second: of ``predict`` on the whole file, tokenising included.
+        texts_per_second: of ``predict`` on all of them, tokenising included.
     """
 
     texts: int
@@ -54,13 +59,12 @@ class Evaluation:
     texts_per_second: float
 
 
-def evaluate(classifier: Predictor, path: Path) -> Evaluation:
-    """Classify every text of ``path``.
+def evaluate(classifier: Predictor, examples: Sequence[Example]) -> Evaluation:
+    """Classify every text of ``examples``.
 
     Raises:
-        DataError: ``path`` is not a labelled file, or the model has other labels than it.
+        DataError: the model has other labels than they have.
     """
-    examples = read_examples(path)
     start = time.perf_counter()
     predictions = classifier.predict([example.text for example in examples])
     seconds = time.perf_counter() - start
@@ -70,7 +74,7 @@ def evaluate(classifier: Predictor, path: Path) -> Evaluation:
     )
     unknown = {predicted for _, predicted in pairs} - set(LABELS)
     if unknown:
-        raise DataError(f"the model answers {sorted(unknown)}, the file has {list(LABELS)}")
+        raise DataError(f"the model answers {sorted(unknown)}, the texts have {list(LABELS)}")
     return _summarise(pairs, len(examples) / seconds)
 
 
@@ -102,16 +106,33 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the evaluation as one JSON object; returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m project.sentiment.evaluate")
-    parser.add_argument("file", type=Path, help="labelled file: header, then label<TAB>text")
+    parser = argparse.ArgumentParser(
+        prog="python -m project.sentiment.evaluate",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "subject",
+        metavar="FILE|MODEL",
+        help="labelled file: header, then label<TAB>text; with --train: the model's folder",
+    )
+    parser.add_argument("--train", type=Path, help="SST-2's train.tsv: what is held back of it")
+    parser.add_argument(
+        "--held-back", type=int, help="whole sentences; default: what the model's record says"
+    )
     parser.add_argument("--model", default=str(WEIGHTS), help="local folder or Hub id")
     parser.add_argument("--revision", help="of the Hub id")
     parser.add_argument("--backend", type=BackendName, default=BackendName.AUTO, help="%(default)s")
     options = parser.parse_args(argv)
     try:
-        classifier = SentimentClassifier(options.model, options.revision, backend=options.backend)
-        evaluation = evaluate(classifier, options.file)
-    except (DataError, ModelError) as error:
+        model = options.subject if options.train else options.model
+        classifier = SentimentClassifier(model, options.revision, backend=options.backend)
+        if options.train:
+            examples = held_back_of(Path(model), options.train, options.held_back)
+        else:
+            examples = read_examples(Path(options.subject))
+        evaluation = evaluate(classifier, examples)
+    except (ModelError, ValueError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
         return 2
     print(json.dumps(asdict(evaluation), indent=2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,12 @@ from transformers import (
 from transformers.trainer_callback import TrainerState
 
 from project.sentiment.data import LABELS, Example
+from project.sentiment.runs import digest
 
 logger = logging.getLogger(__name__)
 
 MIN_STEPS = 10  # between evaluations
+POOL = 50  # batches whose texts are sorted by length together
 STATE_FILE = "trainer_state.json"  # the last file of a checkpoint that Trainer writes
 
 
@@ -89,6 +91,61 @@ class EncodedDataset(torch.utils.data.Dataset[dict[str, object]]):
     def __getitem__(self, index: int) -> dict[str, object]:
         return self._rows[index]
 
+    def digest(self) -> str:
+        """Of the token ids and the labels: the same rows in the same order have the same one."""
+        return digest([[row["input_ids"], row["labels"]] for row in self._rows])
+
+    def lengths(self) -> list[int]:
+        """Of every text, in tokens."""
+        return [len(row["input_ids"]) for row in self._rows]
+
+
+class LengthBuckets(torch.utils.data.Sampler[int]):
+    """Indices in another order every epoch, of which each batch's are of similar lengths.
+
+    The order follows from ``seed`` and the epoch alone: an epoch that is gone on with has the order
+    it was begun with. (Trainer's own sampler draws it from the global source of chance, which is
+    in the state of the last checkpoint only after the order was drawn.)
+    """
+
+    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
+        self._lengths = lengths
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which order to give next; Trainer calls it."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        chance = np.random.default_rng((self._seed, self._epoch))
+        order = chance.permutation(len(self._lengths)).tolist()
+        pool = POOL * self._batch_size
+        for start in range(0, len(order), pool):
+            indices = sorted(order[start : start + pool], key=self._lengths.__getitem__)
+            batches = [
+                indices[first : first + self._batch_size]
+                for first in range(0, len(indices), self._batch_size)
+            ]
+            # Only whole batches change places: the rest would shift the bounds of those behind it.
+            whole = len(indices) // self._batch_size
+            for number in (*chance.permutation(whole).tolist(), *range(whole, len(batches))):
+                yield from batches[number]
+
+
+class ResumableTrainer(Trainer):
+    """A Trainer whose run is the same whether it was stopped or not."""
+
+    def _get_train_sampler(
+        self, train_dataset: torch.utils.data.Dataset[Any] | None = None
+    ) -> torch.utils.data.Sampler[int]:
+        dataset: Any = train_dataset or self.train_dataset
+        return LengthBuckets(dataset.lengths(), self.args.train_batch_size, self.args.seed)
+
 
 def encode_examples(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_tokens: int
@@ -123,6 +180,8 @@ def load_classifier(base: str, recipe: Recipe) -> PreTrainedModel:
         id2label=dict(enumerate(LABELS)),
         label2id={label: index for index, label in enumerate(LABELS)},
         dtype=torch.float32,
+        # Of short texts on a CPU in bfloat16, SDPA's backward pass is the slower one.
+        attn_implementation="eager",
         **dropout,
     )
     if recipe.frozen_layers is not None:
@@ -153,7 +212,7 @@ def training_arguments(
         output_dir=str(checkpoints),
         per_device_train_batch_size=recipe.batch_size,
         per_device_eval_batch_size=recipe.batch_size,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="group_by_length",  # of the evaluations
         num_train_epochs=recipe.epochs,
         learning_rate=recipe.learning_rate,
         weight_decay=recipe.weight_decay,
@@ -185,7 +244,7 @@ def fit(
     train_set: EncodedDataset,
     eval_set: EncodedDataset,
     arguments: TrainingArguments,
-    trainer_class: type[Trainer] = Trainer,
+    trainer_class: type[ResumableTrainer] = ResumableTrainer,
 ) -> TrainerState:
     """Train ``model`` in place, from the last whole checkpoint in the output folder on."""
     trainer = trainer_class(

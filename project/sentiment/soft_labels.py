@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from project.sentiment.data import DataError
 from project.sentiment.fitting import load_tokenizer
@@ -25,11 +26,10 @@ class SoftLabel:
     text: str
     logits: tuple[float, float]
 
-    def probability(self, temperature: float = 1.0) -> float:
+    def probability(self) -> float:
         """Of POSITIVE, 0 to 1."""
         negative, positive = self.logits
-        margin = torch.tensor((positive - negative) / temperature, dtype=torch.float64)
-        return float(torch.sigmoid(margin))
+        return 1 / (1 + math.exp(min(negative - positive, 700.0)))  # where floats end
 
 
 def label(texts: Sequence[str], teacher: str, output: Path) -> None:
@@ -46,16 +46,21 @@ def label(texts: Sequence[str], teacher: str, output: Path) -> None:
     """
     _drop_partial_row(output)
     known = {each.text for each in read_soft_labels(output)} if output.exists() else set()
+    # Logits in bfloat16 depend a little on a batch's other texts: the batches are those of a run
+    # that was not stopped.
+    texts = list(dict.fromkeys(texts))
     tokenizer = load_tokenizer(teacher)
+    batches = [batch for batch in _batches(texts, tokenizer) if not known.issuperset(batch)]
     model = AutoModelForSequenceClassification.from_pretrained(teacher, dtype=torch.bfloat16).eval()
-    missing = [text for text in dict.fromkeys(texts) if text not in known]
     with output.open("a", encoding="utf-8") as file, torch.inference_mode():
-        for batch in tqdm(list(_batches(missing)), disable=None):
+        for batch in tqdm(batches, disable=None):
             encoded = tokenizer(
                 batch, truncation=True, max_length=MAX_TOKENS, padding=True, return_tensors="pt"
             )
             rows = zip(batch, model(**encoded).logits.float().tolist(), strict=True)
-            file.writelines(f"{row[0]:.4f}\t{row[1]:.4f}\t{text}\n" for text, row in rows)
+            file.writelines(
+                f"{row[0]:.4f}\t{row[1]:.4f}\t{text}\n" for text, row in rows if text not in known
+            )
             file.flush()
 
 
@@ -85,13 +90,16 @@ def _drop_partial_row(path: Path) -> None:
             path.unlink()
 
 
-def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+def _batches(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[list[str]]:
     """Batches of texts of similar lengths, of about the same number of tokens."""
+    lengths = {}
+    if texts:  # a tokenizer refuses an empty list
+        encoded = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS)["input_ids"]
+        lengths = dict(zip(texts, map(len, encoded), strict=True))
     for start in range(0, len(texts), CHUNK):
         batch: list[str] = []
-        for text in sorted(texts[start : start + CHUNK], key=len):
-            # English has about four letters a token.
-            if batch and (len(batch) + 1) * (len(text) / 4 + 2) > BATCH_TOKENS:
+        for text in sorted(texts[start : start + CHUNK], key=lengths.__getitem__):
+            if batch and (len(batch) + 1) * lengths[text] > BATCH_TOKENS:
                 yield batch
                 batch = []
             batch.append(text)

@@ -1,4 +1,4 @@
-r"""Fine-tunes an encoder for two sentiment labels, plainly; ``distill`` made ``weights/``.
+r"""Fine-tunes an encoder for two sentiment labels, plainly: what a distilled one is compared with.
 
     python -m project.sentiment.train --base sentence-transformers/all-MiniLM-L6-v2 \
         --train sst2/train.tsv --dev sst2/dev.tsv --output weights
@@ -15,6 +15,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from transformers import set_seed
@@ -29,6 +30,7 @@ from project.sentiment.fitting import (
     save_half,
     training_arguments,
 )
+from project.sentiment.runs import RUN_FILE, held_back_record, model_digest, write_record
 
 
 def train(base: str, train_file: Path, dev_file: Path, output: Path, recipe: Recipe) -> float:
@@ -59,6 +61,8 @@ def train(base: str, train_file: Path, dev_file: Path, output: Path, recipe: Rec
             arguments,
         )
     save_half(model, tokenizer, output)
+    record = {"base": model_digest(base), **held_back_record([]), **asdict(recipe)}
+    write_record(output / RUN_FILE, record)
     return float(state.best_metric) if state.best_metric is not None else math.nan
 
 

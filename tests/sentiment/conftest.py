@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,6 +21,8 @@ ROWS = [
     (1, "a wonderful , moving film"),
     (0, "it is n't worth a minute"),
 ] * 4
+SUBJECTS = ["i", "film", "it", "minute"]
+OPINIONS = {"like you": 1, "hate you": 0, "a wonderful moving": 1, "is n't worth a": 0}
 
 
 # The types of `pipeline` do not know the alias "sentiment-analysis", which everyone uses.
@@ -38,6 +41,19 @@ def labelled(tmp_path: Path) -> Path:
     path = tmp_path / "labelled.tsv"
     lines = ["label\tsentence", *(f"{label}\t{text}" for label, text in ROWS)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def sentences(tmp_path: Path) -> Path:
+    """A labelled file of sentences, and of phrases that are parts of them."""
+    path = tmp_path / "sentences.tsv"
+    rows = [
+        f"{label}\t{subject} {opinion} ."
+        for subject, (opinion, label) in itertools.product(SUBJECTS, OPINIONS.items())
+    ]
+    rows += [f"{label}\t{opinion}" for opinion, label in OPINIONS.items()]
+    path.write_text("\n".join(["label\tsentence", *rows]) + "\n", encoding="utf-8")
     return path
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import yaml
 
 from project.sentiment.augment import (
     DOMAINS,
+    WORD_LISTS,
     Constituents,
     Neighbours,
     change_sentences,
@@ -17,6 +19,7 @@ from project.sentiment.augment import (
     replace_words,
     spell_naturally,
 )
+from project.sentiment.behaviour import read_suite
 from project.sentiment.data import Example
 
 SUITE = Path(__file__).parents[1] / "behaviour" / "suite.yaml"
@@ -32,6 +35,11 @@ def seeded(seed: int) -> random.Random:
     [
         ("it is n't worth it , is it ?", "it isn't worth it, is it?"),
         ("we ca n't , they 're `` great '' .", "we can't, they're \"great\"."),
+        ("you can not but like it .", "you cannot but like it."),
+        (
+            "you 're gon na like ` it ' , the girls ' film",
+            "you're gonna like 'it', the girls' film",
+        ),
         ("( 90 minutes ) of it 's $ 10 .", "(90 minutes) of it's $10."),
     ],
 )
@@ -93,8 +101,36 @@ def test_domain_texts() -> None:
     assert not [text for text in texts if "{" in text or "}" in text]
 
 
-def test_suite_is_not_trained_on() -> None:
-    """No pattern is a template of the behavioural suite, and no text one of its texts."""
+def test_no_text_of_the_suite_is_drawn() -> None:
+    """Whatever the seed, no text of another domain is one of the suite's, by its words."""
+    grammar = yaml.safe_load(DOMAINS.read_text(encoding="utf-8"))
+    nouns = [noun for domain in grammar["domains"].values() for noun in domain]
+    words = {"noun": nouns, "other": nouns, **grammar["fillers"]}
+    words |= {name: grammar[name] for name in WORD_LISTS}
+    choices = {name: "|".join(map(plain, listed)) for name, listed in words.items()}
+    patterns = [
+        re.compile(re.sub(r"\{(\w+)\}", lambda slot: f"(?:{choices[slot[1]]})", plain(pattern)))
+        for listed in grammar["patterns"].values()
+        for pattern in listed
+    ]
+
+    tested = {plain(text) for case in read_suite(SUITE) for text in case.texts} - {""}
+
+    assert len(tested) > 500
+    drawn = {plain(text) for text, _ in domain_texts(2000, seed=0)}
+    unspoilt = [text for text in drawn if any(each.fullmatch(text) for each in patterns)]
+    assert len(unspoilt) > 0.85 * len(drawn)  # the others have typing errors: the test's own test
+    assert not drawn & tested
+    assert not [text for text in tested if any(each.fullmatch(text) for each in patterns)]
+
+
+def plain(text: str) -> str:
+    """Words and slots alone, in lower case."""
+    return " ".join(re.sub(r"[^a-z0-9{} ]", "", text.lower()).split())
+
+
+def test_no_template_of_the_suite_is_a_pattern() -> None:
+    """No pattern of another domain is a template of the suite with other words in it."""
     patterns = yaml.safe_load(DOMAINS.read_text(encoding="utf-8"))["patterns"]
     suite = yaml.safe_load(SUITE.read_text(encoding="utf-8"))["capabilities"]
 

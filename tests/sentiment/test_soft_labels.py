@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from project.sentiment import soft_labels as module
 from project.sentiment import train
 from project.sentiment.data import DataError
-from project.sentiment.fitting import Recipe
+from project.sentiment.fitting import Recipe, load_tokenizer
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.soft_labels import SoftLabel, label, read_soft_labels
 
@@ -51,6 +52,46 @@ def test_goes_on_after_a_kill(
     assert sorted(each.text for each in found) == sorted(TEXTS)
 
 
+def test_stopped_labelling_gives_the_same_labels(
+    teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every text goes through the teacher in the batch that it is in without a stop.
+
+    In bfloat16, the logits of a text depend a little on how far its batch is padded.
+    """
+    seen: list[tuple[str, ...]] = []
+
+    def spied(folder: str) -> Any:  # noqa: ANN401  (as the library)
+        tokenizer = load_tokenizer(folder)
+
+        def tokenize(batch: list[str], **options: object) -> Any:  # noqa: ANN401
+            if "padding" in options:
+                seen.append(tuple(batch))
+            return tokenizer(batch, **options)
+
+        return tokenize
+
+    monkeypatch.setattr("project.sentiment.soft_labels.load_tokenizer", spied)
+    monkeypatch.setattr(module, "BATCH_TOKENS", 30)
+    texts = [f"{text}{number * ' film'}" for text in TEXTS for number in range(5)]
+    label(texts, str(teacher), tmp_path / "whole.tsv")
+    rows = (tmp_path / "whole.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    (tmp_path / "stopped.tsv").write_text("".join(rows[:8]), encoding="utf-8")
+    whole, seen = seen, []
+
+    label(texts, str(teacher), tmp_path / "stopped.tsv")
+
+    assert set(seen) < set(whole)
+    assert (tmp_path / "stopped.tsv").read_text(encoding="utf-8") == "".join(rows)
+
+
+def test_nothing_to_label(teacher: Path, tmp_path: Path) -> None:
+    """No texts, no labels: a part of few texts may have none."""
+    label([], str(teacher), tmp_path / "soft.tsv")
+
+    assert (tmp_path / "soft.tsv").read_text(encoding="utf-8") == ""
+
+
 def test_killed_in_the_first_row(teacher: Path, tmp_path: Path) -> None:
     """A file with no whole row is begun again."""
     output = tmp_path / "soft.tsv"
@@ -61,12 +102,13 @@ def test_killed_in_the_first_row(teacher: Path, tmp_path: Path) -> None:
     assert [each.text for each in read_soft_labels(output)] == TEXTS[:1]
 
 
-def test_temperature_flattens() -> None:
-    """A higher temperature moves a probability towards one half."""
-    soft = SoftLabel("a", (-1.0, 1.0))
-
-    assert soft.probability() == pytest.approx(0.8808, abs=1e-4)
-    assert soft.probability(4.0) == pytest.approx(0.6225, abs=1e-4)
+@pytest.mark.parametrize(
+    ("logits", "probability"),
+    [((-1.0, 1.0), 0.8808), ((0.0, 0.0), 0.5), ((900.0, -900.0), 0.0), ((-900.0, 900.0), 1.0)],
+)
+def test_probability(logits: tuple[float, float], probability: float) -> None:
+    """Of POSITIVE, also where exponentials end."""
+    assert SoftLabel("a", logits).probability() == pytest.approx(probability, abs=1e-4)
 
 
 def test_mistake_is_named(tmp_path: Path) -> None:
