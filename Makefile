@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ROUNDS ?= 3
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 COMPILE := $(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
@@ -28,11 +29,11 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style.
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-bench: $(VENV)/.bench  ## Measure against peers: DEV=<labelled file>; needs wrk on the path.
+bench: $(VENV)/.bench  ## Measure against peers (half an hour): DEV=<labelled file>; needs wrk.
 	@test -f "$(DEV)" || { echo "make bench DEV=<labelled file, such as SST-2's dev.tsv>"; exit 2; }
 	@command -v wrk >/dev/null || { echo "wrk is not on the path"; exit 2; }
-	@$(VENV)-bench/bin/python -m bench.engine "$(DEV)" --output docs/performance
-	@$(VENV)-bench/bin/python -m bench.http "$(DEV)" --output docs/performance
+	@$(VENV)-bench/bin/python -m bench.engine "$(DEV)" --rounds $(ROUNDS) --output docs/performance
+	@$(VENV)-bench/bin/python -m bench.http "$(DEV)" --rounds $(ROUNDS) --output docs/performance
 	@$(VENV)-bench/bin/python -m bench.report docs/performance
 
 lock: $(VENV)/.run  ## Pin what pyproject.toml asks for; UPGRADE=--upgrade takes the newest.

@@ -1,6 +1,6 @@
 """The batcher without HTTP, as a process that measures when it is told to.
 
-    echo '["dev", 8, 1, 4, 0]' | python -m bench.inprocess sst2/dev.tsv
+    echo '["dev", 8, 1, 3, 0]' | python -m bench.inprocess sst2/dev.tsv
 
 Reads lines of JSON: a mix, callers, and a turn (warm-up, window, first text); answers each with the
 texts per second. Like this a

@@ -30,7 +30,7 @@ class Turn:
     """
 
     warm_up: int = 1
-    window: int = 4
+    window: int = 3
     first: int = 0
 
     @property

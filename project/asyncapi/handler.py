@@ -101,6 +101,7 @@ class RequestHandler:
     def __init__(self, url: str, pod_port: int, max_result_bytes: int, observe: Observe) -> None:
         self._container = URL(url)
         self._pod = URL.build(scheme="http", host="127.0.0.1", port=pod_port, path="/")
+        self._root = self._at_container(self._pod)
         self._host = ("Host", f"127.0.0.1:{pod_port}")
         self._max_result_bytes = max_result_bytes
         self._observe = observe
@@ -183,8 +184,11 @@ class RequestHandler:
 
     def _placed(self, url: URL) -> URL:
         """Where to find what the pod has at ``url``."""
-        if not self._is_pod(url):
-            return url
+        if url is self._pod:  # nearly always
+            return self._root
+        return self._at_container(url) if self._is_pod(url) else url
+
+    def _at_container(self, url: URL) -> URL:
         return url.with_host(self._container.host or "").with_port(self._container.port)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
