@@ -713,7 +713,7 @@ class Wire:
             return CannotRun(f"{self._url} is not there ({said}): is the name of the API right?")
         self._answered()
         if response.is_redirect:
-            target = response.headers["Location"]
+            target = response.headers.get("Location", "another place")
             return CannotRun(f"{self._url} has moved to {target}: give that as the endpoint")
         if status in {401, 403}:
             return CannotRun(f"{self._url} does not let us in ({said}): see --header")

@@ -72,7 +72,9 @@ async def through_batcher(
 
     async def caller() -> None:
         for text in waiting:
-            await batcher.predict([text])
+            (answer,) = await batcher.predict([text])
+            if not isinstance(answer, Prediction):
+                raise TypeError(f"{text!r}: {answer}")
 
     await asyncio.gather(*(caller() for _ in range(callers)))
     await asyncio.to_thread(batcher.close)

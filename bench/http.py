@@ -93,9 +93,9 @@ def measure_rounds(
     figures: list[Figures] = []
     mixes = make_mixes(file)
     chance = random.Random(0)  # noqa: S311
-    with tempfile.TemporaryDirectory() as name, in_process(file) as process:
+    with tempfile.TemporaryDirectory() as folder, in_process(file) as process:
         bodies = {
-            (mix, lists): write_bodies(texts, Path(name), mix, lists=lists)
+            (mix, lists): write_bodies(texts, Path(folder), mix, lists=lists)
             for mix, texts in mixes.items()
             for lists in (False, True)
         }
@@ -105,9 +105,9 @@ def measure_rounds(
             figures.append(Figures(IN_PROCESS, mix, concurrency, number, rate))
             for server, started in servers.items():
                 of_server = replace(now, window=1) if server == "null" else now
-                file = bodies[mix, SERVERS[server].lists]
+                sent = bodies[mix, SERVERS[server].lists]
                 figures.append(
-                    take_turn(server, started, file, mix, concurrency, number, of_server)
+                    take_turn(server, started, sent, mix, concurrency, number, of_server)
                 )
             for each in figures[-len(servers) - 1 :]:
                 print(f"{number} {mix} {concurrency} {each.server}: {each.rate:.0f}",

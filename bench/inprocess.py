@@ -2,8 +2,8 @@
 
     echo '["dev", 8, 1, 3, 0]' | python -m bench.inprocess sst2/dev.tsv
 
-Reads lines of JSON: a mix, callers, and a turn (warm-up, window, first text); answers each with the
-texts per second. Like this a
+Reads lines of JSON: a mix, callers, and a turn (warm-up, window, first text); answers each with
+the texts per second. Like this a
 figure of it can stand beside a figure over HTTP of the same moment.
 """
 
@@ -27,6 +27,7 @@ from bench.servers import PRODUCT
 from project.batching import Batcher
 from project.sentiment.memory import bound_malloc
 from project.sentiment.model import SentimentClassifier
+from project.sentiment.prediction import Prediction
 
 
 async def through_batcher(
@@ -43,9 +44,9 @@ async def through_batcher(
         nonlocal answers
         seconds = 0.0
         while seconds < turn.seconds:
-            await batcher.predict([next(waiting)])
+            (answer,) = await batcher.predict([next(waiting)])
             seconds = time.perf_counter() - start
-            answers += turn.warm_up <= seconds < turn.seconds
+            answers += isinstance(answer, Prediction) and turn.warm_up <= seconds < turn.seconds
 
     await asyncio.gather(*(caller() for _ in range(callers)))
     return answers / turn.window

@@ -150,11 +150,11 @@ class Dequeuer:
 
     async def _give_back(self) -> None:
         """What is leased and not sent is for whoever is ready first."""
-        while self._ahead:
-            delivery = self._ahead.pop()
-            try:
-                await self._queue.release(delivery, broke=False)
-            except StorageError as error:  # nobody renews it: its lease runs out
+        given, self._ahead = self._ahead, deque()
+        releases = (self._queue.release(delivery, broke=False) for delivery in given)
+        outcomes = await asyncio.gather(*releases, return_exceptions=True)
+        for delivery, error in zip(given, outcomes, strict=True):
+            if error is not None:  # nobody renews it: its lease runs out
                 logger.warning("not given back: %s", error, extra={"id": delivery.request.id})
 
     async def _idle(self, changed: asyncio.Event) -> None:
@@ -178,16 +178,20 @@ class Dequeuer:
             self._changed.send()
 
     def _must_wait(self, delivery: Delivery) -> bool:
-        """Whether it may not join what is in the container.
+        """Whether it may not join what is in the container."""
+        return self._in_container > 0 and (self._alone or self._is_last(delivery))
 
-        What broke its connection is sent alone from then on: the one that breaks the container is
-        found without the others, which it broke with it, being failed for it.
+    def _is_last(self, delivery: Delivery) -> bool:
+        """Whether it would fail if it broke once more.
+
+        Such a one is sent alone: what breaks the container is found without those being failed for
+        it that were in there with it.
         """
-        return self._in_container > 0 and (self._alone or _is_suspect(delivery))
+        return delivery.receives >= max(2, self._policy.max_receives)
 
     def _start(self, delivery: Delivery) -> None:
         self._in_container += 1
-        self._alone = _is_suspect(delivery)
+        self._alone = self._is_last(delivery)
         self._queue.begin(delivery)
         task = asyncio.create_task(self._process(delivery))
         self._running[task] = delivery
@@ -204,12 +208,17 @@ class Dequeuer:
                 await self._renew_all()
 
     async def _renew_all(self) -> None:
+        began = asyncio.get_running_loop().time()
         held = [*self._running.values(), *self._ahead]
         renewals = (self._queue.renew(delivery, LEASE_SECONDS) for delivery in held)
-        for outcome in await asyncio.gather(*renewals, return_exceptions=True):
-            if outcome is not None and not isinstance(outcome, LeaseLost):  # it ended meanwhile
+        outcomes = await asyncio.gather(*renewals, return_exceptions=True)
+        for delivery, outcome in zip(held, outcomes, strict=True):
+            if isinstance(outcome, LeaseLost):  # it ended meanwhile, or is another's
+                with contextlib.suppress(ValueError):
+                    self._ahead.remove(delivery)
+            elif outcome is not None:
                 raise outcome
-        self._renewed_at = asyncio.get_running_loop().time()
+        self._renewed_at = began
 
     async def _process(self, delivery: Delivery) -> None:
         extra = {"id": delivery.request.id, "receives": delivery.receives}
@@ -281,11 +290,6 @@ class Dequeuer:
             else:
                 logger.log(logging.WARNING if reason else logging.INFO, event, extra=extra)
                 return
-
-
-def _is_suspect(delivery: Delivery) -> bool:
-    """Whether a connection broke with it in the container."""
-    return delivery.receives > 1
 
 
 def _go_resends(request: Request) -> bool:

@@ -69,7 +69,7 @@ CREATE TABLE results (seq INTEGER PRIMARY KEY, result BLOB NOT NULL);
 """
 # Neither counts as a delivery that broke: that the runtime stopped is no fault of the request's.
 RECOVER = "UPDATE requests SET lease_until = NULL WHERE lease_until IS NOT NULL"
-EXPIRE = "UPDATE requests SET lease_until = NULL WHERE lease_until <= ? RETURNING id"
+EXPIRE = "UPDATE requests SET lease_until = NULL WHERE lease_until <= ? RETURNING CAST(id AS BLOB)"
 ADD = """
 INSERT INTO requests (id, digest, status, added_at) VALUES (?, ?, 'in_queue', ?)
 ON CONFLICT DO NOTHING RETURNING seq
@@ -80,7 +80,7 @@ UPDATE requests SET receipt = receipt + 1, lease_until = ?
 WHERE seq IN (
     SELECT seq FROM requests WHERE lease_until IS NULL AND ended_at IS NULL ORDER BY seq LIMIT ?
 )
-RETURNING seq, id, receives + 1, receipt, digest,
+RETURNING seq, CAST(id AS BLOB), receives + 1, receipt, digest,
     (SELECT CAST(headers AS BLOB) FROM payloads WHERE payloads.seq = requests.seq),
     (SELECT body FROM payloads WHERE payloads.seq = requests.seq)
 """
@@ -201,7 +201,7 @@ class SQLiteStorage:
         now = self._ticks()
         with self._step():
             for (request_id,) in self._writer.execute(EXPIRE, (now,)).fetchall():
-                logger.warning("its lease has run out", extra={"id": request_id})
+                logger.warning("its lease has run out", extra={"id": _name(request_id)})
             rows = self._writer.execute(RECEIVE, (now + lease_seconds, limit)).fetchall()
         return [_delivery(*row) for _, *row in sorted(rows)]
 
@@ -314,11 +314,17 @@ def _digest(request: Request) -> bytes:
     return hashlib.sha256(json.dumps(told).encode() + request.body).digest()
 
 
+def _name(raw_id: bytes) -> str:
+    return raw_id.decode(errors="replace")
+
+
 def _delivery(
-    request_id: str, receives: int, receipt: int, digest: bytes, headers: bytes, body: bytes
+    raw_id: bytes, receives: int, receipt: int, digest: bytes, headers: bytes, body: bytes
 ) -> Delivery:
     """SQLite does not see what a file lost: it must neither be computed nor hold up the rest."""
+    request_id = _name(raw_id)
     try:
+        raw_id.decode()
         pairs = tuple((name, value) for name, value in json.loads(headers))
         request = Request(request_id, pairs, body)
         damaged = _digest(request) != digest

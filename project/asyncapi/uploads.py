@@ -8,6 +8,10 @@ from collections.abc import Iterator
 MAX_BYTES = 128 << 20
 """Of all bodies of an API together that are not stored yet."""
 
+SMALL_BYTES = 64 << 10
+"""The beginning of a body counts as nothing: a few slow clients must not keep out those who send a
+text. The number of connections bounds it."""
+
 
 class TooManyUploads(RuntimeError):
     """The bodies that are being read have as many bytes as they may."""
@@ -35,7 +39,7 @@ class Uploads:
         try:
             yield upload
         finally:
-            self._bytes -= upload.size
+            self._bytes -= upload.counted
 
     def take(self, size: int) -> None:
         """Count ``size`` bytes more.
@@ -56,12 +60,13 @@ class Upload:
 
     Attributes:
         size: in bytes, so far.
+        counted: of them, all but the beginning.
     """
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
-        self._pieces: list[bytes] = []
-        self.size = 0
+        self._body = bytearray()  # not a list: a piece of one byte takes fifty
+        self.size = self.counted = 0
 
     def add(self, piece: bytes) -> None:
         """The next bytes.
@@ -69,12 +74,15 @@ class Upload:
         Raises:
             TooManyUploads: there is no room for them.
         """
-        self._uploads.take(len(piece))
-        self.size += len(piece)
-        self._pieces.append(piece)
+        size = self.size + len(piece)
+        counted = max(0, size - SMALL_BYTES) - self.counted
+        self._uploads.take(counted)
+        self.counted += counted
+        self.size = size
+        self._body += piece
 
     def whole(self) -> bytes:
         """All of it; may be called once."""
-        body = b"".join(self._pieces)
-        self._pieces.clear()
+        body = bytes(self._body)
+        self._body.clear()
         return body

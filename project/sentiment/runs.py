@@ -41,7 +41,10 @@ def begin(path: Path, record: Mapping[str, Any], *, begun: bool) -> None:
     """
     if not path.exists():
         if begun:
-            raise RunError(f"{path} is missing, which says of what run the parts beside it are")
+            raise RunError(
+                f"{path} is missing, which says of what run the parts beside it are:"
+                " remove them, or name another --output"
+            )
         write_record(path, record)
         return
     known = read_record(path)

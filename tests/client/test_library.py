@@ -273,6 +273,7 @@ def test_gateway_that_is_replaced_is_no_good_answer() -> None:
         (httpx.Response(405), "is not there (HTTP 405)"),
         (httpx.Response(401, text="no"), "does not let us in (HTTP 401: no): see --header"),
         (httpx.Response(308, headers={"Location": "https://x/"}), "has moved to https://x/"),
+        (httpx.Response(304), "has moved to another place"),
         (httpx.Response(400, text="error: missing"), "refuses requests: HTTP 400: error: missing"),
         (httpx.Response(200, json={"label": "POSITIVE"}), "the answer has no id"),
         (httpx.Response(200, text="<html>"), "the answer is not JSON: '<html>'"),

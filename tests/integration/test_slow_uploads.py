@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from project.asyncapi import connection, endpoint
+from project.asyncapi import connection, endpoint, uploads
 from project.asyncapi.endpoint import Gateway
 from project.asyncapi.ingress import Ingress
 from project.asyncapi.queue import RequestQueue
@@ -157,8 +157,11 @@ def test_stalled_body_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch
     assert stalled.endswith(b"error: the body did not go on for 0.1 s")
 
 
-def test_uploads_are_bounded_together(server: Server, url: str) -> None:
+def test_uploads_are_bounded_together(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """503 for what does not fit beside the others, which go on; then there is room again."""
+    monkeypatch.setattr(uploads, "SMALL_BYTES", 50)
     head = POST + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % MAX_PAYLOAD
     half = [connect(server, head + b"x" * 900) for _ in range(2)]
 
@@ -170,7 +173,7 @@ def test_uploads_are_bounded_together(server: Server, url: str) -> None:
     assert response.headers["retry-after"] == "5"
     assert response.headers["connection"] == "close"
     assert response.text == (
-        "error: requests that are being received have 1800 bytes, and may have 2500"
+        "error: requests that are being received have 1700 bytes, and may have 2500"
     )
     assert httpx.post(url, content=b"small").status_code == 200
     for client in half:
@@ -179,8 +182,11 @@ def test_uploads_are_bounded_together(server: Server, url: str) -> None:
     assert httpx.post(url, content=b"x" * MAX_PAYLOAD).status_code == 200
 
 
-def test_client_that_leaves_gives_its_room_back(server: Server, url: str) -> None:
+def test_client_that_leaves_gives_its_room_back(
+    server: Server, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An upload that was never ended counts no longer than its connection."""
+    monkeypatch.setattr(uploads, "SMALL_BYTES", 0)
     for _ in range(5):
         connect(server, POST + b"Content-Length: 1000\r\n\r\n" + b"x" * 999).close()
 
