@@ -60,13 +60,12 @@ class Upload:
 
     Attributes:
         size: in bytes, so far.
-        counted: of them, all but the beginning.
     """
 
     def __init__(self, uploads: Uploads) -> None:
         self._uploads = uploads
         self._body = bytearray()  # not a list: a piece of one byte takes fifty
-        self.size = self.counted = 0
+        self.size = 0
 
     def add(self, piece: bytes) -> None:
         """The next bytes.
@@ -74,15 +73,21 @@ class Upload:
         Raises:
             TooManyUploads: there is no room for them.
         """
-        size = self.size + len(piece)
-        counted = max(0, size - SMALL_BYTES) - self.counted
-        self._uploads.take(counted)
-        self.counted += counted
-        self.size = size
+        self._uploads.take(_counted(self.size + len(piece)) - self.counted)
+        self.size += len(piece)
         self._body += piece
+
+    @property
+    def counted(self) -> int:
+        """Of the bytes so far, all but the beginning."""
+        return _counted(self.size)
 
     def whole(self) -> bytes:
         """All of it; may be called once."""
         body = bytes(self._body)
         self._body.clear()
         return body
+
+
+def _counted(size: int) -> int:
+    return max(0, size - SMALL_BYTES)
