@@ -2009,6 +2009,7 @@ class Run:
         except CannotRun as error:
             return EXIT_CANNOT_RUN, str(error)
         except BrokenPipeError:
+            _drop_output()
             return EXIT_FAILED, ""
         except OSError as error:
             return EXIT_CANNOT_RUN, f"the output cannot be written: {error}"
@@ -2130,8 +2131,10 @@ class Run:
         options, rows = self.options, self._tally.rows
         summary = self._summary(code, cpu_seconds)
         if options.json and options.output is not None:
-            with contextlib.suppress(BrokenPipeError):
+            try:
                 print(json.dumps(summary, indent=2), flush=True)
+            except BrokenPipeError:
+                _drop_output()
         elif options.json:
             say(json.dumps(summary, indent=2))
         elif not options.quiet and (not problem or rows):
@@ -2237,6 +2240,14 @@ class Options:
             "output_format": self.output_format,
             "batch_size": self.policy.batch_size,
         }
+
+
+def _drop_output() -> None:
+    """Nobody reads standard output: what Python flushes at its end must go somewhere."""
+    with contextlib.suppress(OSError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 1)
+        os.close(nowhere)
 
 
 def main(

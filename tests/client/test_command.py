@@ -274,6 +274,7 @@ def test_summary_that_nobody_reads(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code, *arguments],
         stdout=writer, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},  # else there is nothing left to flush
     )  # fmt: skip
     os.close(writer)
 
