@@ -34,12 +34,23 @@ SPELLINGS = (  # SST-2's training file has the Penn Treebank's spelling, except 
     (r"\bcan not\b", "cannot"),
     (r"\b(gon|wan) na\b", r"\1na"),
 )
+ESCAPES = {"(": "-lrb-", ")": "-rrb-", "/": r"\/"}
 
 
 def spell_naturally(text: str) -> str:
     """SST-2's tokens as people write them: ``do n't .`` becomes ``don't.`` ."""
     for pattern, replacement in SPELLINGS:
         text = re.sub(pattern, replacement, text)
+    return text
+
+
+def escape(text: str) -> str:
+    """Brackets and slashes as the Penn Treebank writes them: ``( so )`` becomes ``-lrb- so -rrb-``.
+
+    SST-2's dev file has them like this, and its training file does not.
+    """
+    for character, token in ESCAPES.items():
+        text = text.replace(character, token)
     return text
 
 

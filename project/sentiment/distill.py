@@ -36,7 +36,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
-from project.sentiment.augment import change_sentences, domain_texts, spell_naturally
+from project.sentiment.augment import change_sentences, domain_texts, escape, spell_naturally
 from project.sentiment.data import DataError, Example, read_examples
 from project.sentiment.files import ModelError
 from project.sentiment.fitting import (
@@ -88,6 +88,7 @@ MIN_WORDS = 5  # of a sentence that is worth changing
 LABEL_SHARE = 0.3  # of the target, where SST-2 has a label; the teacher has the rest
 UNLABELLED_SURE = 0.95  # target for the label of a phrase that the teacher was not asked about
 NATURAL_SHARE = 0.25  # of the texts are spelled as people do
+ESCAPED_SHARE = 0.35  # have their brackets, if any, as the treebank has them
 SHARED = ("base", "held_back", "held_back_digest")  # by the models of an average
 CHANGED, PHRASES, DOMAIN = 20_000, 10_000, 6_000
 
@@ -172,7 +173,7 @@ def distill(
 def student_rows(
     train: Sequence[Example], soft: Sequence[SoftLabel], phrases: int, seed: int
 ) -> list[tuple[str, float]]:
-    """Texts and the probability of POSITIVE to learn; a share is spelled as people write.
+    """Texts and the probability of POSITIVE to learn; shares of them in other spellings.
 
     They do not depend on the order of ``soft``, which is another one if labelling was stopped.
     """
@@ -186,10 +187,13 @@ def student_rows(
     rest = sorted(set(labels) - set(targets))
     for text in chance.sample(rest, min(phrases, len(rest))):
         targets[text] = UNLABELLED_SURE if labels[text] else 1 - UNLABELLED_SURE
-    return [
-        (spell_naturally(text) if chance.random() < NATURAL_SHARE else text, target)
-        for text, target in targets.items()
-    ]
+    return [(_respell(text, chance.random()), target) for text, target in targets.items()]
+
+
+def _respell(text: str, draw: float) -> str:
+    if draw < NATURAL_SHARE:
+        return spell_naturally(text)
+    return escape(text) if draw < NATURAL_SHARE + ESCAPED_SHARE else text
 
 
 def _fit_and_save(

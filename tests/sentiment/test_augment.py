@@ -16,6 +16,7 @@ from project.sentiment.augment import (
     Neighbours,
     change_sentences,
     domain_texts,
+    escape,
     replace_words,
     spell_naturally,
 )
@@ -46,6 +47,11 @@ def seeded(seed: int) -> random.Random:
 def test_natural_spelling(treebank: str, natural: str) -> None:
     """Contractions, punctuation and quotes are written as people write them."""
     assert spell_naturally(treebank) == natural
+
+
+def test_treebank_spelling() -> None:
+    """Brackets and slashes are written as SST-2's dev file has them."""
+    assert escape("( 90 minutes ) and/or more .") == r"-lrb- 90 minutes -rrb- and\/or more ."
 
 
 def test_neighbours(base: Path) -> None:

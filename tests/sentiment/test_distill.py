@@ -138,6 +138,16 @@ def test_natural_spelling_is_mixed_in() -> None:
     assert len({target for _, target in rows}) == 1
 
 
+def test_treebank_spelling_is_mixed_in() -> None:
+    """Some texts with brackets are spelled as the dev set spells them."""
+    soft = [SoftLabel(f"{number} ( so )", (2.0, 0.0)) for number in range(400)]
+
+    rows = student_rows([], soft, phrases=0, seed=0)
+
+    escaped = sum(text.endswith(" -lrb- so -rrb-") for text, _ in rows) / len(rows)
+    assert escaped == pytest.approx(module.ESCAPED_SHARE, abs=0.1)
+
+
 def test_average_of_weights(base: Path, sentences: Path, tmp_path: Path) -> None:
     """Every tensor is the mean of the models' tensors."""
     folders = []
