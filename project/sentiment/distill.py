@@ -77,7 +77,7 @@ WARM_UP = Recipe(epochs=2.0, bf16=True, frozen_layers=0, evaluations_per_epoch=4
 STUDENT = Recipe(
     learning_rate=8e-5,
     batch_size=64,
-    epochs=2.0,
+    epochs=3.0,
     label_smoothing=0.0,
     evaluations_per_epoch=2,
     bf16=True,
