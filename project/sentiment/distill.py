@@ -253,7 +253,7 @@ def _warm_up(options: argparse.Namespace, split: Split) -> None:
 
 
 def _label(options: argparse.Namespace, split: Split) -> None:
-    texts = texts_to_label(split.train, options.base, options.changed)
+    texts = texts_to_label(split.train, options.base, options.changed, options.seed)
     made_from = {"teacher": model_digest(options.teacher), "texts_digest": digest(texts)}
     record = options.output.with_name(f"{options.output.name}.{RUN_FILE}")
     begun = options.output.exists()
@@ -311,6 +311,9 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["teacher"].add_argument("--phrases", type=int, default=12_000)
     commands.choices["label"].add_argument("--teacher", required=True)
     commands.choices["label"].add_argument("--changed", type=int, default=CHANGED)
+    commands.choices["label"].add_argument(
+        "--seed", type=int, default=0, help="other changed sentences than those of another seed"
+    )
     commands.choices["label"].add_argument(
         "--limit", type=int, help="how many texts: whole sentences first, then changed ones"
     )
