@@ -32,7 +32,7 @@ IDLE_SLEEP_SECONDS = 10.0
 AHEAD = 8
 """Requests that are leased before the container has a place for them, so that it has the next one
 as soon as it has answered; ``max_concurrency`` if that is more. The next are leased when half of
-them are sent: one transaction for several."""
+them are sent: one transaction for several. As many ends may wait to be stored."""
 
 STORAGE_RETRY_SECONDS = 1.0
 
@@ -118,9 +118,10 @@ class Dequeuer:
         return self._readiness.ready and not self._stopping
 
     def _places(self) -> int:
-        """How many may be sent; those that wait to be stored hold up no others yet."""
+        """How many may be sent; ends that wait to be stored hold up no others, up to so many."""
         most = self._policy.max_concurrency
-        return min(most - self._in_container, 2 * most - len(self._running)) if self._open else 0
+        room = most + self._most_ahead - len(self._running)
+        return min(most - self._in_container, room) if self._open else 0
 
     def _wanted(self) -> int:
         """How many to lease: none until half of those ahead are sent, then all there may be."""

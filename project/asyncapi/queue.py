@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Generic, TypeAlias, TypeVar
 
 from project.asyncapi.storage import DuplicateRequest, LeaseLost, Storage
-from project.asyncapi.types import Delivery, Depth, Request, Workload
+from project.asyncapi.types import Delivery, Depth, Request, Status, Workload
 from project.asyncapi.waiting import Signal
 
 logger = logging.getLogger(__name__)
@@ -20,6 +22,13 @@ T = TypeVar("T")
 
 GROUP = 256
 """Calls that share a commit at most, so that the first does not wait for long."""
+
+PATIENCE_SECONDS = 0.006
+"""How long what holds nobody up may wait for others to share its commit with."""
+
+SIBLINGS = 4
+"""Other requests in the container with which an end may wait so: a lone client waits for its own,
+and so does a group of them whose requests all end at once."""
 
 
 class QueueFull(RuntimeError):
@@ -53,12 +62,14 @@ class _Worker:
     """Runs calls on one thread, in their order, all that have come in meanwhile in one go.
 
     One hop to the thread and, when they are written, one wait for the disk serve them all. Those
-    that are urgent come first, and by themselves: they do not wait for the others' disk.
+    that are urgent come first, and by themselves: they do not wait for the others' disk. Those that
+    are patient wait for the others, but not for long.
     """
 
     def __init__(self, name: str, run: Callable[[Sequence[_Call[Any]]], list[Any]]) -> None:
         self._run = run
         self._waiting: dict[bool, list[_Call[Any]]] = {False: [], True: []}  # by urgency
+        self._due = math.inf  # when those that are not urgent are to be run, by time.monotonic
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
@@ -71,10 +82,14 @@ class _Worker:
         *,
         durable: bool = False,
         urgent: bool = False,
+        patience: float = 0.0,
     ) -> asyncio.Future[T]:
         """Run ``call``; what it returns or raises is the future's.
 
         What was begun is done, and ``then`` is told, though the future may be cancelled.
+
+        Args:
+            patience: seconds that it may wait for others that it can be run with.
 
         Raises:
             RuntimeError: the worker is closed.
@@ -84,7 +99,12 @@ class _Worker:
             if self._closed:
                 raise RuntimeError("the queue is closed")
             self._waiting[urgent].append(_Call(call, durable, then, future))
-            self._changed.notify()
+            due = time.monotonic() + patience
+            if urgent:
+                self._changed.notify()
+            elif due < self._due:
+                self._due = due
+                self._changed.notify()
         return future
 
     async def close(self) -> None:
@@ -105,11 +125,13 @@ class _Worker:
     def _next(self) -> list[_Call[Any]]:
         """Wait for calls; none when there are no more and the worker is closed."""
         with self._changed:
-            while not (self._waiting[False] or self._waiting[True] or self._closed):
-                self._changed.wait()
+            while not (self._waiting[True] or self._closed or time.monotonic() >= self._due):
+                self._changed.wait(None if self._due == math.inf else self._due - time.monotonic())
             urgent = bool(self._waiting[True])
             waiting = self._waiting[urgent]
             self._waiting[urgent] = waiting[GROUP:]
+            if not urgent and len(waiting) <= GROUP:
+                self._due = math.inf
             return waiting[:GROUP]
 
 
@@ -138,7 +160,8 @@ class RequestQueue:
         self._max_length = max_length
         depth = storage.depth()
         self._length = depth.queued + depth.in_flight
-        self._beginning: dict[str, asyncio.Future[None]] = {}
+        self._beginning: set[str] = set()  # ids whose begin is not written yet
+        self._in_container: set[str] = set()
         self._writer = _Worker("storage-writer", self._commit)
         self._reader = _Worker("storage-reader", _run_all)
 
@@ -168,34 +191,39 @@ class RequestQueue:
         await self._writer.submit(lambda: self._storage.renew(delivery, lease_seconds))
 
     def begin(self, delivery: Delivery) -> None:
-        """It is sent now: who looks from now on sees it in progress.
-
-        Nobody who sends waits for the writer; only who looks at the request meanwhile does.
-        """
+        """It is sent now: who looks from now on sees it in progress, though it is written later."""
         request_id = delivery.request.id
-        self._beginning[request_id] = self._writer.submit(
-            lambda: self._storage.begin(delivery), partial(self._begun, request_id)
+        self._beginning.add(request_id)
+        self._in_container.add(request_id)
+        written = self._writer.submit(
+            lambda: self._storage.begin(delivery),
+            partial(self._begun, request_id),
+            patience=PATIENCE_SECONDS,
         )
+        written.add_done_callback(asyncio.Future.exception)  # _begun is told; nobody else asks
 
     async def complete(self, delivery: Delivery, result: bytes) -> None:
         """Store its result."""
-        await self._end(lambda: self._storage.complete(delivery, result))
+        await self._end(delivery, lambda: self._storage.complete(delivery, result))
 
     async def fail(self, delivery: Delivery, reason: str) -> None:
         """End it without a result."""
-        await self._end(lambda: self._storage.fail(delivery, reason))
+        await self._end(delivery, lambda: self._storage.fail(delivery, reason))
 
     async def release(self, delivery: Delivery, *, broke: bool) -> None:
         """Put it back; see :meth:`Storage.release`."""
+        self._in_container.discard(delivery.request.id)
         await self._writer.submit(
             lambda: self._storage.release(delivery, broke=broke), self._released
         )
 
     async def get(self, request_id: str) -> Workload | None:
         """What is known of a request."""
-        if begun := self._beginning.get(request_id):
-            await asyncio.wait([begun])
-        return await self._reader.submit(lambda: self._storage.get(request_id))
+        begun = request_id in self._beginning
+        found = await self._reader.submit(lambda: self._storage.get(request_id))
+        if begun and found is not None and found.status is Status.IN_QUEUE:
+            return replace(found, status=Status.IN_PROGRESS)
+        return found
 
     async def depth(self) -> Depth:
         """How many requests wait, and how many are in flight."""
@@ -211,8 +239,10 @@ class RequestQueue:
         await self._reader.close()
         self._storage.close()
 
-    async def _end(self, call: Callable[[], None]) -> None:
-        await self._writer.submit(call, self._ended, durable=True)
+    async def _end(self, delivery: Delivery, call: Callable[[], None]) -> None:
+        self._in_container.discard(delivery.request.id)
+        patience = PATIENCE_SECONDS if len(self._in_container) >= SIBLINGS else 0.0
+        await self._writer.submit(call, self._ended, durable=True, patience=patience)
 
     def _ended(self, outcome: Outcome[None]) -> None:
         if outcome is None:
@@ -226,10 +256,8 @@ class RequestQueue:
             self._length -= 1
 
     def _begun(self, request_id: str, outcome: Outcome[None]) -> None:
-        begun = self._beginning.pop(request_id, None)
+        self._beginning.discard(request_id)
         if outcome is not None:
-            if begun is not None:
-                begun.cancel()  # nobody asks it for the error
             logger.warning("it is sent, but not shown so: %s", outcome, extra={"id": request_id})
 
     def _released(self, outcome: Outcome[None]) -> None:

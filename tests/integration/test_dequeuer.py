@@ -17,7 +17,7 @@ import pytest
 from project.asyncapi import dequeuer as module
 from project.asyncapi.checks import Target
 from project.asyncapi.container_spec import Probe
-from project.asyncapi.dequeuer import Dequeuer, Policy
+from project.asyncapi.dequeuer import AHEAD, Dequeuer, Policy
 from project.asyncapi.handler import NotSuccessful, RequestHandler, Unreachable
 from project.asyncapi.probes import Readiness
 from project.asyncapi.queue import RequestQueue
@@ -189,26 +189,31 @@ def test_concurrency_is_reached_and_kept(tmp_path: Path) -> None:
 def test_next_is_sent_before_the_end_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The container has the next request while the writer is still busy with the last one's end."""
+    """The container has the next request while the last one's end cannot be stored; so many."""
+    monkeypatch.setattr(module, "STORAGE_RETRY_SECONDS", 0.01)
     written = threading.Event()
     complete = SQLiteStorage.complete
 
-    def slow(self: SQLiteStorage, delivery: Delivery, result: bytes) -> None:
-        assert written.wait(DEADLINE)
+    def refuse(self: SQLiteStorage, delivery: Delivery, result: bytes) -> None:
+        if not written.is_set():
+            raise StorageError("not yet")
         complete(self, delivery, result)
 
-    monkeypatch.setattr(SQLiteStorage, "complete", slow)
+    monkeypatch.setattr(SQLiteStorage, "complete", refuse)
 
     async def run() -> None:
         async with rig(tmp_path, max_concurrency=1) as it:
-            for name in "abcd":
+            names = [str(number) for number in range(3 * AHEAD)]
+            for name in names:
                 await it.send(name)
             it.ready()
-            await eventually(lambda: it.handler.seen == ["a", "b"])  # no more: they would pile up
+            await eventually(lambda: len(it.handler.seen) == 1 + AHEAD)
+            await it.until(names[AHEAD], Status.IN_PROGRESS)
+            assert it.handler.seen == names[: 1 + AHEAD]  # no more: they would pile up
             written.set()
-            for name in "abcd":
+            for name in names:
                 await it.until(name, Status.COMPLETED)
-            assert it.handler.seen == ["a", "b", "c", "d"]
+            assert it.handler.seen == names
             assert it.handler.most == 1
 
     asyncio.run(run())

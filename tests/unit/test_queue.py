@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from project.asyncapi.queue import GROUP, QueueFull, RequestQueue
+from project.asyncapi import queue as module
+from project.asyncapi.queue import GROUP, SIBLINGS, QueueFull, RequestQueue
 from project.asyncapi.sqlite import SQLiteStorage
 from project.asyncapi.storage import DuplicateRequest, LeaseLost, StorageError, StorageFull
 from project.asyncapi.types import Delivery, Depth, Request, Status, Workload
@@ -211,7 +212,7 @@ def test_only_what_was_promised_waits_for_the_disk(storage: FakeStorage) -> None
         await queue.release(delivery, broke=True)
         (delivery,) = await queue.receive(1, LEASE)
         queue.begin(delivery)
-        assert await queue.get("a") == Workload("a", Status.IN_PROGRESS)
+        await eventually(lambda: storage.get("a") == Workload("a", Status.IN_PROGRESS))
         await queue.complete(delivery, b"{}")
         assert [durable for _, durable in storage.transactions] == [
             True, False, False, False, False, False, True,
@@ -227,8 +228,66 @@ def test_only_what_was_promised_waits_for_the_disk(storage: FakeStorage) -> None
     with_queue(storage, body)
 
 
+async def begin_all(queue: RequestQueue, count: int) -> list[Delivery]:
+    """Send so many requests, and lease and begin them."""
+    for number in range(count):
+        await queue.send(request(str(number)))
+    deliveries = await queue.receive(count, LEASE)
+    for delivery in deliveries:
+        queue.begin(delivery)
+    return deliveries
+
+
+def test_ends_wait_for_others(storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With others in the container, an end shares its commit with what somebody waits for."""
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 10 * DEADLINE)
+
+    async def body(queue: RequestQueue, signal: Signal) -> None:
+        first, *others = await begin_all(queue, SIBLINGS + 1)
+        before = len(storage.transactions)
+        end = asyncio.create_task(queue.complete(first, b"{}"))
+        await asyncio.sleep(0)  # it comes to its turn
+        assert await queue.receive(1, LEASE) == []  # which waits for none of them
+        assert storage.transactions[before:] == [(["receive"], False)]
+
+        await queue.send(request("next"))
+        await end
+        begun = [each.request.id for each in (first, *others)]
+        assert storage.transactions[before + 1 :] == [([*begun, "0", "next"], True)]
+
+    with_queue(storage, body)
+
+
+def test_ends_do_not_wait_for_ever(storage: FakeStorage) -> None:
+    """Nothing else needs to come."""
+
+    async def body(queue: RequestQueue, signal: Signal) -> None:
+        first, *_ = await begin_all(queue, SIBLINGS + 1)
+        await queue.fail(first, "so")
+        assert storage.get("0") == Workload("0", Status.FAILED)
+
+    with_queue(storage, body)
+
+
+def test_last_ends_do_not_wait(storage: FakeStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for all that is in the container has it at once, and a queue that closes, too."""
+    monkeypatch.setattr(module, "PATIENCE_SECONDS", 10 * DEADLINE)
+
+    async def body(queue: RequestQueue, signal: Signal) -> None:
+        *deliveries, other = await begin_all(queue, SIBLINGS + 3)
+        await asyncio.gather(*(queue.complete(each, b"{}") for each in deliveries))
+        assert await queue.depth() == Depth(0, 1)
+
+        await queue.release(other, broke=True)
+        (other,) = await queue.receive(1, LEASE)
+        queue.begin(other)
+
+    with_queue(storage, body)
+    assert storage.transactions[-1] == (["6"], False)
+
+
 def test_begun_is_in_progress_to_who_looks(storage: FakeStorage) -> None:
-    """Who sends does not wait for the writer; who looks meanwhile does, and sees it in progress."""
+    """Neither who sends nor who looks waits for the writer, and nobody sees it in the queue."""
 
     async def body(queue: RequestQueue, signal: Signal) -> None:
         await queue.send(request("a"))
@@ -236,13 +295,12 @@ def test_begun_is_in_progress_to_who_looks(storage: FakeStorage) -> None:
         (delivery, _) = await queue.receive(2, LEASE)
         holding = await hold(queue, storage)
         queue.begin(delivery)
-        looks = [asyncio.create_task(queue.get("a")) for _ in range(2)]
+        assert await queue.get("a") == Workload("a", Status.IN_PROGRESS)
         assert await queue.get("b") == Workload("b", Status.IN_QUEUE)
-        assert not any(look.done() for look in looks)
-        looks.pop().cancel()  # of no effect for others
+        assert storage.get("a") == Workload("a", Status.IN_QUEUE)
         storage.gate.set()
         await holding
-        assert await looks.pop() == Workload("a", Status.IN_PROGRESS)
+        await eventually(lambda: storage.get("a") == Workload("a", Status.IN_PROGRESS))
         assert await queue.get("a") == Workload("a", Status.IN_PROGRESS)
 
     with_queue(storage, body)
@@ -251,15 +309,15 @@ def test_begun_is_in_progress_to_who_looks(storage: FakeStorage) -> None:
 def test_begin_that_cannot_be_written(
     storage: FakeStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged; the request's end is stored all the same, and nobody who looks waits."""
+    """It is logged, and nothing else; the request's end is stored all the same."""
 
     async def body(queue: RequestQueue, signal: Signal) -> None:
         await queue.send(request("a"))
         (delivery,) = await queue.receive(1, LEASE)
         storage.culprits = {"a"}
         queue.begin(delivery)
+        await eventually(lambda: "not shown so: no room for {'a'}" in caplog.text)
         assert await queue.get("a") == Workload("a", Status.IN_QUEUE)
-        assert "not shown so: no room for {'a'}" in caplog.text
         storage.culprits = set()
         await queue.complete(delivery, b"{}")
         assert await queue.get("a") == Workload("a", Status.COMPLETED)
