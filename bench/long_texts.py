@@ -1,6 +1,9 @@
 """How to read long texts: windows, strides and aggregations, on documents of SST-2's sentences.
 
-    python -m bench.long_texts sst2/dev.tsv
+    python -m bench.long_texts --train sst2/train.tsv
+    python -m bench.long_texts sst2/dev.tsv --windows 512
+
+The first is of sentences that were held back from the model's training: what to choose by.
 
 No labelled long texts are at hand, so each document is 60 sentences drawn from the file (about
 1,400 tokens), of which a share has the document's label and the rest the other, in random order:
@@ -28,6 +31,7 @@ from project.sentiment.files import WEIGHTS
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.options import LongTextPolicy
 from project.sentiment.prediction import EncodedText
+from project.sentiment.runs import held_back_of
 
 SENTENCES = 60
 DOCUMENTS = 100
@@ -133,13 +137,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("file", type=Path)
+    sentences = parser.add_mutually_exclusive_group(required=True)
+    sentences.add_argument("file", type=Path, nargs="?", help="labelled sentences")
+    sentences.add_argument("--train", type=Path, help="SST-2's train.tsv: what is held back of it")
     parser.add_argument("--model", type=Path, default=WEIGHTS)
     parser.add_argument("--documents", type=int, default=DOCUMENTS, help="of every share")
     parser.add_argument("--windows", type=int, nargs="+", default=WINDOWS, help="in tokens")
     parser.add_argument("--overlaps", type=float, nargs="+", default=OVERLAPS, help="of the window")
     options = parser.parse_args(argv)
-    documents = make_documents(read_examples(options.file), options.documents)
+    examples = (
+        held_back_of(options.model, options.train, None)
+        if options.train
+        else read_examples(options.file)
+    )
+    documents = make_documents(examples, options.documents)
     classifier = SentimentClassifier(options.model)
     columns = ("window", "overlap", "windows", "aggregation", *(f"{share:.0%}" for share in SHARES))
     print("|", " | ".join(columns), "|")
