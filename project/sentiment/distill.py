@@ -14,11 +14,12 @@ r"""Distils a large fine-tuned encoder into a small one.
     python -m project.sentiment.emoji weights
     python -m project.sentiment.export weights
 
-Every command goes on where it was stopped when it is run again, to the end that it would have had;
-with other data or settings it is refused. ``HELD_BACK`` whole sentences, with the phrases that are
-in no other sentence, are in no training set: they are what to choose and to calibrate by. Sources:
-Hinton et al. 2015 (soft targets), Jiao et al. 2020 (TinyBERT: augmentation labelled by the
-teacher), Wortsman et al. 2022 (averages of weights).
+The card of the shipped weights has the commands, seeds and times that made them. Every command goes
+on where it was stopped when it is run again, to the end that it would have had; with other data or
+settings it is refused. ``HELD_BACK`` whole sentences, with the phrases that are in no other
+sentence, are in no training set: they are what to choose and to calibrate by. Sources: Hinton et
+al. 2015 (soft targets), Jiao et al. 2020 (TinyBERT: augmentation labelled by the teacher),
+Wortsman et al. 2022 (averages of weights).
 """
 
 from __future__ import annotations
