@@ -90,7 +90,7 @@ def test_depth_of_the_queue(tmp_path: Path) -> None:
                     await queue.send(Request(f"id-{number}", (), b"{}"))
                 (delivery, _) = await queue.receive(2, 60)
                 queue.begin(delivery)
-                await queue.get(delivery.request.id)  # it is written
+                await queue.renew(delivery, 60)  # after which that is written
                 clock.now += 7
                 values = samples(await http.get("/metrics"))
         finally:
