@@ -118,7 +118,7 @@ class Dequeuer:
         return self._readiness.ready and not self._stopping
 
     def _places(self) -> int:
-        """How many may be sent; ends that wait to be stored hold up no others, up to so many."""
+        """How many may be sent; up to a bound, ends that wait to be stored hold up no others."""
         most = self._policy.max_concurrency
         room = most + self._most_ahead - len(self._running)
         return min(most - self._in_container, room) if self._open else 0

@@ -189,7 +189,7 @@ def test_concurrency_is_reached_and_kept(tmp_path: Path) -> None:
 def test_next_is_sent_before_the_end_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The container has the next request while the last one's end cannot be stored; so many."""
+    """The container has the next request while ends cannot be stored, up to a bound."""
     monkeypatch.setattr(module, "STORAGE_RETRY_SECONDS", 0.01)
     written = threading.Event()
     complete = SQLiteStorage.complete
