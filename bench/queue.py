@@ -200,10 +200,11 @@ async def backlog(folder: Path) -> Figures:
             each.mkdir()
             runtimes[queued] = await stack.enter_async_context(running(each, *SILENT))
             await submit_many(runtimes[queued].port, queued)
-        for _ in range(7):  # in turns
-            for queued, runtime in runtimes.items():
-                _, seconds, _ = await submit_many(runtime.port, 1500)
-                rates[queued].append(1500 / seconds)
+        for turn in range(60):  # short ones, for the queue of 100 grows as well
+            order = list(folders) if turn % 2 else list(reversed(folders))
+            for queued in order:
+                _, seconds, _ = await submit_many(runtimes[queued].port, 300)
+                rates[queued].append(300 / seconds)
         megabytes = runtimes[100_000].megabytes()
     figures = {f"rate_at_{queued}": statistics.median(each) for queued, each in rates.items()}
     ratios = [many / few for few, many in zip(*rates.values(), strict=True)]

@@ -12,6 +12,7 @@ import base64
 import functools
 import ipaddress
 import random
+import secrets
 import time
 import uuid
 from collections.abc import Mapping
@@ -139,7 +140,17 @@ def _operation(path: str, endpoint: str) -> bytes:
 
 def _request_id(own: bytes | None) -> bytes:
     """Envoy keeps the id that an internal client brings, and gives all others a new one."""
-    return own or str(uuid.uuid4()).encode()
+    return own or _new_id().encode()
+
+
+def _new_id() -> str:
+    """A UUID of Envoy's version, 4, that begins with the time, in milliseconds since 1970.
+
+    The order is that of RFC 9562's version 7: in the storage's index of ids, requests that are
+    stored together are neighbours then, and share its pages. 74 bits are random.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    return str(uuid.UUID(int=milliseconds << 80 | secrets.randbits(80), version=4))
 
 
 def _trace(client_trace: bytes | None) -> list[tuple[bytes, bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 
@@ -75,6 +76,19 @@ def test_no_route(url: str, path: str) -> None:
 
     assert (answer.status_code, answer.content) == (404, b"")
     assert "x-envoy-upstream-service-time" not in answer.headers
+
+
+def test_ids_are_in_order_of_time(url: str) -> None:
+    """Each begins with the millisecond it was made in, and has a random rest."""
+    before = time.time_ns() // 1_000_000
+    with httpx.Client() as client:
+        made = [seen(client.post(f"{url}/one"))["x-request-id"][0] for _ in range(20)]
+    after = time.time_ns() // 1_000_000
+
+    times = [uuid.UUID(each).int >> 80 for each in made]
+    assert before <= times[0] <= times[-1] <= after
+    assert times == sorted(times)
+    assert len({each[-12:] for each in made}) == len(made)
 
 
 def test_added(url: str) -> None:
