@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
+import shutil
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import torch
 import transformers
 from transformers import BertConfig, BertModel, BertTokenizer
 
@@ -29,25 +31,31 @@ OPINIONS = {"like you": 1, "hate you": 0, "a wonderful moving": 1, "is n't worth
 sentiment_pipeline = functools.partial(cast("Any", transformers.pipeline), "sentiment-analysis")
 
 
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    """For tiny models: a second thread mostly waits, on a busy machine for minutes."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def shipped() -> SentimentClassifier:
     """The weights of this repository, loaded once."""
     return SentimentClassifier()
 
 
-@pytest.fixture
-def labelled(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled file of 16 rows."""
-    path = tmp_path / "labelled.tsv"
+    path = tmp_path_factory.mktemp("data") / "labelled.tsv"
     lines = ["label\tsentence", *(f"{label}\t{text}" for label, text in ROWS)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 
 
-@pytest.fixture
-def sentences(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def sentences(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A labelled file of sentences, and of phrases that are parts of them."""
-    path = tmp_path / "sentences.tsv"
+    path = tmp_path_factory.mktemp("data") / "sentences.tsv"
     rows = [
         f"{label}\t{subject} {opinion} ."
         for subject, (opinion, label) in itertools.product(SUBJECTS, OPINIONS.items())
@@ -57,14 +65,14 @@ def sentences(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def base(tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base model that knows the words of the rows."""
     words = sorted({word for _, text in ROWS for word in text.split()} | {"'", "n", "t"})
     vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *words])}
     tokenizer = BertTokenizer(vocab=vocabulary)
     tokenizer.backend_tokenizer.enable_padding(length=32)
-    path = tmp_path / "base"
+    path = tmp_path_factory.mktemp("models") / "base"
     tokenizer.save_pretrained(path)
     config = BertConfig(
         vocab_size=len(vocabulary),
@@ -77,9 +85,15 @@ def base(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture
-def model(base: Path, labelled: Path, tmp_path: Path) -> Path:
-    """A tiny trained model, not exported."""
-    output = tmp_path / "model"
+@pytest.fixture(scope="session")
+def trained(base: Path, labelled: Path) -> Path:
+    """A tiny trained model, not exported; to be read only."""
+    output = base.with_name("trained")
     train.train(str(base), labelled, labelled, output, Recipe(epochs=1, batch_size=4))
     return output
+
+
+@pytest.fixture
+def model(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return shutil.copytree(trained, tmp_path / "model")

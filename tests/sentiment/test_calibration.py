@@ -11,11 +11,9 @@ import numpy as np
 import pytest
 
 from project.sentiment import calibration as module
-from project.sentiment import train
 from project.sentiment.calibration import calibrate, diagram, fit_temperature, margins, reliability
 from project.sentiment.data import Example, read_examples
 from project.sentiment.files import WEIGHTS, ModelError
-from project.sentiment.fitting import Recipe
 from project.sentiment.model import SentimentClassifier
 from tests.sentiment.conftest import sentiment_pipeline
 
@@ -51,10 +49,9 @@ def test_expected_calibration_error() -> None:
     assert [each.texts for each in measured.bins] == [0, 0, 1, 0, 0, 0, 0, 0, 4, 0]
 
 
-def test_folded_into_the_head(base: Path, labelled: Path, tmp_path: Path) -> None:
+def test_folded_into_the_head(trained: Path, labelled: Path, tmp_path: Path) -> None:
     """The copy's log-odds are divided by the temperature in every runtime; labels stay."""
-    trained, output = tmp_path / "trained", tmp_path / "calibrated"
-    train.train(str(base), labelled, labelled, trained, Recipe(epochs=2, batch_size=4))
+    output = tmp_path / "calibrated"
     examples = read_examples(labelled)
 
     temperature = calibrate(trained, examples, output)
@@ -92,11 +89,9 @@ def test_measures(labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_other_heads_are_refused(
-    base: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A model whose head is no linear layer is an error, before anything is written."""
-    trained = tmp_path / "trained"
-    train.train(str(base), labelled, labelled, trained, Recipe(epochs=1))
     from transformers import AutoModelForSequenceClassification
 
     load = AutoModelForSequenceClassification.from_pretrained

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -173,6 +174,14 @@ def warm_up(base: Path, sentences: Path, output: Path) -> list[str]:
     return ["warm-up", "--base", str(base), "--output", str(output), *data]
 
 
+@pytest.fixture(scope="module")
+def ended(base: Path, sentences: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a short run leaves; to be read only."""
+    output = tmp_path_factory.mktemp("ended") / "warm"
+    assert module.main(warm_up(base, sentences, output)) == 0
+    return output
+
+
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
@@ -190,12 +199,12 @@ def test_another_run_is_refused(
     message: str,
     base: Path,
     sentences: Path,
+    ended: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A run goes on with what it was begun with; with anything else, nothing is changed."""
-    output = tmp_path / "warm"
-    assert module.main(warm_up(base, sentences, output)) == 0
+    output = shutil.copytree(ended, tmp_path / "warm")
     other = tmp_path / "other.tsv"
     other.write_text(sentences.read_text(encoding="utf-8").replace("film", "moving"), "utf-8")
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}

@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from project.sentiment import soft_labels as module
-from project.sentiment import train
 from project.sentiment.data import DataError
-from project.sentiment.fitting import Recipe, load_tokenizer
+from project.sentiment.fitting import load_tokenizer
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.soft_labels import SoftLabel, label, read_soft_labels
 
@@ -18,11 +17,9 @@ TEXTS = ["i like you", "i hate you", "a wonderful , moving film", "it is n't wor
 
 
 @pytest.fixture
-def teacher(base: Path, labelled: Path, tmp_path: Path) -> Path:
+def teacher(trained: Path) -> Path:
     """A tiny fine-tuned model."""
-    output = tmp_path / "teacher"
-    train.train(str(base), labelled, labelled, output, Recipe(epochs=1, batch_size=4))
-    return output
+    return trained
 
 
 def test_labels_are_the_teachers(teacher: Path, tmp_path: Path) -> None:
