@@ -433,6 +433,9 @@ def read_retry_after(value: str | None) -> float | None:
 FIRST_PAUSE, LONGEST_PAUSE = 0.03, 10.0
 """Seconds between polls of a request, at least and at most."""
 
+FIRST_RETRY, READY_PAUSE = 0.1, 1.0
+"""Seconds until an exchange that went wrong is tried again; a service that is not ready."""
+
 AGE_SHARE = 0.35
 """Of a request's age, until it is polled again: back-off that is never far behind the result."""
 
@@ -627,7 +630,7 @@ class Wire:
             RequestError: it has failed too often while the gateway answered others.
             CannotRun: the gateway has answered nothing for too long.
         """
-        pause, strikes, last = 0.1, 0, -1.0
+        pause, strikes, last = FIRST_RETRY, 0, -1.0
         while True:
             try:
                 return await exchange()
@@ -865,7 +868,7 @@ class AsyncAPIClient:
                         return await self._sample()
                     except ClientError as error:
                         reason = str(error)
-                    await asyncio.sleep(jitter(1.0))
+                    await asyncio.sleep(jitter(READY_PAUSE))
         except TimeoutError:
             text = f"{self._endpoint} is not ready after {seconds:g} s: {reason}"
             raise CannotRun(text) from None

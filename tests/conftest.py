@@ -8,7 +8,23 @@ from pathlib import Path
 import pytest
 
 from project.settings import Settings
-from tests.helpers import FakeClassifier, RuntimeProcess, free_port
+from tests.helpers import FakeClassifier, RuntimeProcess, write_cortex_yaml
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests call plain HTTP only: httpx would spend 30 ms on certificates with every call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("SSL_CERT_FILE", raising=False)
+        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+        yield
+
+
+@pytest.fixture
+def _uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For processes whose coverage nobody sees, because they are killed or are not ours."""
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture(autouse=True)
@@ -30,25 +46,7 @@ def classifier() -> FakeClassifier:
 @pytest.fixture
 def cortex_yaml(tmp_path: Path) -> Path:
     """A ``cortex.yaml`` whose container has a free port."""
-    port = free_port()
-    path = tmp_path / "cortex.yaml"
-    path.write_text(
-        f"""
-- name: sentiment
-  kind: AsyncAPI
-  pod:
-    port: {port}
-    max_concurrency: 4
-    containers:
-      - name: api
-        image: sentiment
-        env: {{ENABLE_METRICS: "true"}}
-        readiness_probe:
-          http_get: {{port: {port}, path: /healthcheck}}
-""",
-        encoding="utf-8",
-    )
-    return path
+    return write_cortex_yaml(tmp_path)
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from tests.helpers import RuntimeProcess, wait_until
 
 Kill = Callable[[RuntimeProcess], None]
-ECHO = ("--command", f"{sys.executable} -m tests.e2e.echo $(CORTEX_PORT)")
+ECHO = ("--command", f"{sys.executable} -S -m tests.e2e.echo $(CORTEX_PORT)")
 
 
 def kill_runtime(runtime: RuntimeProcess) -> None:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 
 import httpx
 
-from tests.helpers import PLAIN
-
 
 class Load:
     """Submits numbered requests until told to stop; remembers those that were acknowledged.
@@ -43,7 +41,7 @@ class Load:
             thread.join()
 
     def _run(self, thread: int) -> None:
-        with httpx.Client(verify=PLAIN) as client:
+        with httpx.Client() as client:
             for number in range(self._first + thread * 100, self._first + (thread + 1) * 100):
                 if self._stop.is_set():
                     return

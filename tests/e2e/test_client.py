@@ -14,17 +14,25 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.client.nasty import Nasty, nasty
-from tests.helpers import DEADLINE, ROOT, RuntimeProcess, eventually, free_port, wait_until
+from tests.helpers import (
+    DEADLINE,
+    ROOT,
+    RuntimeProcess,
+    eventually,
+    free_port,
+    wait_until,
+    write_cortex_yaml,
+)
 
 KILLS = int(os.environ.get("CLIENT_KILLS", "3"))
-ROWS = int(os.environ.get("CLIENT_ROWS", "1500"))
+ROWS = int(os.environ.get("CLIENT_ROWS", "750"))
 SCRIPT = str(ROOT / "async_requests.py")
 STUB = ("--command", f"{sys.executable} -m bench.stub_container $(CORTEX_PORT)")
 
@@ -155,10 +163,14 @@ def test_nasty_gateway(start_runtime: Start, tmp_path: Path) -> None:
     assert [row[:2] for row in read_rows(tmp_path / "out.csv")[1:]] == rows
 
 
-@pytest.fixture
-def endpoint(start_runtime: Start) -> str:
+@pytest.fixture(scope="module")
+def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A runtime with a container that answers at once."""
-    return start_runtime(*STUB).url()
+    folder = tmp_path_factory.mktemp("runtime")
+    write_cortex_yaml(folder)
+    runtime = RuntimeProcess(folder, STUB)
+    yield runtime.url()
+    runtime.close()
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -244,8 +256,8 @@ def test_live_display_in_a_terminal(endpoint: str, tmp_path: Path, to_screen: bo
     """
     import pty  # here: not on every system that can run the other tests
 
-    write_rows(tmp_path / "in.csv", 3000)
-    command = [sys.executable, SCRIPT, "--file", str(tmp_path / "in.csv"), "--batch-size", "2",
+    write_rows(tmp_path / "in.csv", 1000)
+    command = [sys.executable, SCRIPT, "--file", str(tmp_path / "in.csv"), "--batch-size", "4",
                "--endpoint", endpoint]  # fmt: skip
     if not to_screen:
         command += ["--output", str(tmp_path / "out.csv")]
@@ -270,8 +282,8 @@ def test_live_display_in_a_terminal(endpoint: str, tmp_path: Path, to_screen: bo
     text = shown.decode()
     assert "submitted" in text
     assert "in queue" in text
-    assert "3,000 completed" in text
-    assert text.count('"label": ') == (6000 if to_screen else 0)
+    assert "1,000 completed" in text
+    assert text.count('"label": ') == (2000 if to_screen else 0)
     assert not [code for code in range(30, 38) if f"\x1b[{code}m" in text]
 
 

@@ -21,6 +21,9 @@ BODY = {"number": 7}
 Start = Callable[..., RuntimeProcess]
 
 
+pytestmark = pytest.mark.usefixtures("_uncovered")
+
+
 @pytest.fixture(autouse=True)
 def _here(cortex_yaml: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One request at a time; the files that runtime, container and test share are the test's."""

@@ -24,6 +24,7 @@ def seen(runtime: RuntimeProcess) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.usefixtures("_uncovered")
 @pytest.mark.timeout(60 + 30 * ROUNDS)
 @pytest.mark.parametrize("kill", [kill_container, kill_runtime, kill_all])
 def test_killed_at_random_moments(

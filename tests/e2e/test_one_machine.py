@@ -17,6 +17,7 @@ import pytest
 
 from project.asyncapi.__main__ import main
 from project.asyncapi.config import read_config
+from tests.e2e.kills import ECHO
 from tests.helpers import DEADLINE, ROOT, RuntimeProcess, free_port, poll, submit, wait_until
 
 Start = Callable[..., RuntimeProcess]
@@ -103,23 +104,19 @@ def test_nothing_accepted_is_lost(start_runtime: Start) -> None:
 
 
 def test_killed_container_is_replaced(start_runtime: Start, cortex_yaml: Path) -> None:
-    """SIGKILL of the container mid-request: it is started again, and the request completes."""
+    """SIGKILL of the container mid-request: it is started again, and the request completes.
+
+    SIGKILL of the runtime then leaves no container behind that would block the next start.
+    """
     runtime = start_runtime()
     url = runtime.url()
     port = container_port(cortex_yaml)
-    request_id = submit(url, {"input_text": ["a long review " * 100] * 64})
+    request_id = submit(url, {"input_text": ["a long review " * 100] * 32})
     wait_until(lambda: "in_progress" in httpx.get(f"{url}/{request_id}").text)
     os.kill(container_pid(port), signal.SIGKILL)
 
     assert wait_until(lambda: poll(url, request_id))["status"] == "completed"
     assert "restarting it" in runtime.text()
-
-
-def test_container_dies_with_the_runtime(start_runtime: Start, cortex_yaml: Path) -> None:
-    """A killed runtime leaves no container behind that would block the next start."""
-    runtime = start_runtime()
-    runtime.url()
-    port = container_port(cortex_yaml)
     assert container_pid(port)
 
     runtime.kill()
@@ -159,7 +156,7 @@ def test_second_interrupt_does_not_wait(start_runtime: Start, tmp_path: Path) ->
 
 def test_unfinished_upload_does_not_hold_the_stop(start_runtime: Start) -> None:
     """A client that never ends its request was promised nothing: Ctrl-C leaves it behind."""
-    runtime = start_runtime()
+    runtime = start_runtime(*ECHO)
     address = httpx.URL(runtime.url())
     with socket.create_connection((address.host, address.port)) as client:
         client.sendall(b"POST /sentiment HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\n{")

@@ -16,7 +16,7 @@ import pytest
 from project.app import create_app
 from project.problems import Kind, Problem
 from project.settings import Settings
-from tests.helpers import PLAIN, ROOT, FakeClassifier, serve, wait_until
+from tests.helpers import ROOT, FakeClassifier, serve, wait_until
 
 FORM = "application/x-www-form-urlencoded"
 LIMIT = 2000
@@ -49,7 +49,7 @@ class Request:
     def send(self, url: str, caller: dict[str, str]) -> httpx.Response:
         """As it is: a sequence in chunks."""
         content = self.content if isinstance(self.content, bytes) else iter(self.content)
-        with httpx.Client(verify=PLAIN) as client:
+        with httpx.Client() as client:
             request = client.build_request("POST", f"{url}/{self.query}", content=content)
             for name, value in {**self.headers, **caller}.items():
                 request.headers[name] = value

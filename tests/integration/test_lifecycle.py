@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.container import ContainerProcess
-from tests.helpers import DEADLINE, PLAIN, wait_until
+from tests.helpers import DEADLINE, wait_until
 
 Start = Callable[..., ContainerProcess]
 FAKE = "tests.container"
@@ -51,9 +51,7 @@ class Sender(threading.Thread):
     def run(self) -> None:
         """Send it."""
         body = {"input_text": self.text}
-        self.response = httpx.post(
-            self.url, json=body, headers=self.headers, timeout=DEADLINE, verify=PLAIN
-        )
+        self.response = httpx.post(self.url, json=body, headers=self.headers, timeout=DEADLINE)
 
     def status(self) -> int:
         """Of its answer."""
@@ -80,12 +78,12 @@ def sent(url: str, text: str, **headers: str) -> Sender:
 
 def waiting(url: str) -> bool:
     """Whether a request waits or is computed."""
-    return "requests_waiting 0.0" not in httpx.get(f"{url}/metrics", verify=PLAIN).text
+    return "requests_waiting 0.0" not in httpx.get(f"{url}/metrics").text
 
 
 def test_one_json_line_per_request(start: Start) -> None:
     """Id, status, texts, tokens, time and problem; uvicorn's lines alike; never the text."""
-    container = start("project", LOG_LEVEL="info")
+    container = start("project", LOG_LEVEL="info", DRAIN_SECONDS="0")
     url = container.wait_ready()
     httpx.post(url, json=["a secret film", ""], headers={"X-Cortex-Request-ID": "id-1"})
     httpx.post(url, json="", headers={"X-Request-ID": 'a"\tb'})
@@ -158,15 +156,18 @@ def test_sigterm_finishes_what_waits_for_room(start: Start) -> None:
     computed = sent(url, "sleep 1")
     queued = Sender(url, "queued", {"X-Cortex-Request-ID": "1"})
     in_flight = "requests_in_flight 2.0"
-    wait_until(lambda: in_flight in httpx.get(f"{url}/metrics", verify=PLAIN).text)
+    wait_until(lambda: in_flight in httpx.get(f"{url}/metrics").text)
     container.process.send_signal(signal.SIGTERM)
 
     assert (computed.status(), queued.status()) == (200, 200)
     assert container.process.wait(DEADLINE) in {0, -signal.SIGTERM}
 
 
-@pytest.mark.parametrize("inside", [(), AS_FIRST_PROCESS], ids=["alone", "in an image"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "inside"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, AS_FIRST_PROCESS)],
+    ids=["Ctrl-C", "in an image"],
+)
 def test_stop_does_not_wait_for_the_model(
     start: Start, number: signal.Signals, inside: Sequence[str]
 ) -> None:

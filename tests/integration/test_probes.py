@@ -48,13 +48,19 @@ def target(*ports: int, env: dict[str, str] | None = None) -> Target:
     return Target("127.0.0.1", dict(enumerate(ports, start=1)), env or {})
 
 
+def configured(probe: dict[str, Any]) -> Probe:
+    """As in a file, but for the period, if none is given: a file has whole seconds."""
+    update = {} if "period_seconds" in probe else {"period_seconds": 0.05}
+    return Probe.model_validate(probe).model_copy(update=update)
+
+
 @contextlib.asynccontextmanager
 async def probing(
     where: Target, *probes: dict[str, Any]
 ) -> AsyncIterator[tuple[Readiness, Signal]]:
     """Running probes."""
     changed = Signal()
-    readiness = Readiness([Probe.model_validate(probe) for probe in probes], where, changed)
+    readiness = Readiness([configured(probe) for probe in probes], where, changed)
     task = asyncio.create_task(readiness.run())
     yield readiness, changed
     task.cancel()
@@ -131,8 +137,7 @@ def test_every_probe_must_pass() -> None:
 
     async def run() -> None:
         probes: list[dict[str, Any]] = [
-            {"http_get": {"port": port}, "period_seconds": 1, "failure_threshold": 1}
-            for port in (1, 2)
+            {"http_get": {"port": port}, "failure_threshold": 1} for port in (1, 2)
         ]
         async with (
             container() as one,
@@ -207,7 +212,7 @@ def test_thresholds() -> None:
     """Ready after success_threshold probes in a row, given up after failure_threshold."""
 
     async def run() -> None:
-        probe = {"http_get": {"port": 1}, "period_seconds": 1}
+        probe = {"http_get": {"port": 1}}
         async with (
             container() as it,
             probing(target(it.port), {**probe, "success_threshold": 3, "failure_threshold": 2}) as (
@@ -309,7 +314,7 @@ async def restarted_after(
         return generations[min(len(it.requests), len(generations) - 1)]
 
     watching = asyncio.create_task(
-        watch_liveness(Probe.model_validate(probe), target(it.port), generation, restart)
+        watch_liveness(configured(probe), target(it.port), generation, restart)
     )
     async with asyncio.timeout(DEADLINE):
         await restarted.wait()
@@ -332,7 +337,7 @@ def test_restarted_when_not_alive(generations: list[int | None], probes: int) ->
 
     async def run() -> int:
         async with container() as it:
-            probe = {"http_get": {"port": 1}, "period_seconds": 1, "failure_threshold": 2}
+            probe = {"http_get": {"port": 1}, "failure_threshold": 2}
             return await restarted_after(it, probe, generations)
 
     assert asyncio.run(run()) == probes
