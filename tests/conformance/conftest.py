@@ -105,7 +105,7 @@ def _own(folder: Path, max_concurrency: int, options: list[str]) -> Iterator[Api
     config.write_text(
         CORTEX_YAML.format(port=free_port(), max_concurrency=max_concurrency), encoding="utf-8"
     )
-    container = f"{sys.executable} {CONTAINER} --host 127.0.0.1 --port $(CORTEX_PORT)"
+    container = f"{sys.executable} -S {CONTAINER} --host 127.0.0.1 --port $(CORTEX_PORT)"
     runtime = [sys.executable, "-m", "project.asyncapi", "--port", "0", "--metrics-port", "0"]
     output = folder / "output.txt"
     with output.open("w", encoding="utf-8") as stream:

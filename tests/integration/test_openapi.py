@@ -75,6 +75,7 @@ def test_curl_commands_work(url: str) -> None:
     assert len(commands) == 5
 
 
+@pytest.mark.usefixtures("_uncovered")
 def test_schemathesis_finds_nothing(url: str, tmp_path: Path) -> None:
     """All its checks, on requests that the document allows and on such as it does not.
 

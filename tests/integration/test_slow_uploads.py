@@ -79,10 +79,11 @@ def test_head_that_does_not_come(
     server: Server, beginning: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection without a whole head is closed after a while, the first or a later one."""
-    monkeypatch.setattr(connection, "HEAD_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
     assert answer(connect(server, beginning)) == b""
 
     if beginning:
+        monkeypatch.setattr(connection, "HEAD_SECONDS", DEADLINE)
         client = connect(server, GET + b"\r\n")
         assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
         monkeypatch.setattr(connection, "HEAD_SECONDS", 0.1)
