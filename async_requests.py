@@ -434,7 +434,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.03, 10.0
 """Seconds between polls of a request, at least and at most."""
 
 FIRST_RETRY, READY_PAUSE = 0.1, 1.0
-"""Seconds until an exchange that went wrong is tried again; a service that is not ready."""
+"""Seconds until what went wrong is tried again, and until a sample is, of a service not ready."""
 
 AGE_SHARE = 0.35
 """Of a request's age, until it is polled again: back-off that is never far behind the result."""

@@ -12,29 +12,28 @@ from tests.helpers import FakeClassifier, RuntimeProcess, write_cortex_yaml
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _no_certificates(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tests call plain HTTP only: httpx would spend 30 ms on certificates with every call."""
+def _clean_environment(
+    pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[None]:
+    """The settings of whoever runs the tests must not reach them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("SSL_CERT_FILE", raising=False)
-        patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
+        for name in Settings.model_fields:
+            patch.delenv(name.upper(), raising=False)
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
+            patch.delenv(name, raising=False)
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        if not pytestconfig.getoption("base_url", None):  # which may begin with https
+            # httpx spends 30 ms on reading certificates with every call.
+            patch.delenv("SSL_CERT_FILE", raising=False)
+            patch.setenv("SSL_CERT_DIR", str(tmp_path_factory.mktemp("certificates")))
         yield
 
 
 @pytest.fixture
 def _uncovered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For processes whose coverage nobody sees, because they are killed or are not ours."""
+    """For processes whose coverage is mostly lost, being killed, or not looked at."""
     for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture(autouse=True)
-def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings of whoever runs the tests must not reach them."""
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
 @pytest.fixture

@@ -26,10 +26,10 @@ JOURNAL_BYTES = 64 * 1024 * 1024
 
 CHECKPOINT_PAGES = 4096
 """Of 4 KiB, in the write-ahead log before they go to the file: a page that many requests change,
-as those of the index of ids are, is then written there once."""
+as those of the indexes are, is then written there once."""
 
 CACHE_KIBIBYTES = 16 * 1024
-"""The writer's: ids are in no order, so that each is stored on another page of their index."""
+"""The writer's: ids that clients bring are in no order, each on another page of their index."""
 
 PURGE_BYTES = 8 << 20
 """Of results, after which a purge ends: it is written to the log, with the writer held up."""

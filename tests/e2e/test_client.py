@@ -169,8 +169,10 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     folder = tmp_path_factory.mktemp("runtime")
     write_cortex_yaml(folder)
     runtime = RuntimeProcess(folder, STUB)
-    yield runtime.url()
-    runtime.close()
+    try:
+        yield runtime.url()
+    finally:
+        runtime.close()
 
 
 def shell(command: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -79,7 +79,7 @@ def test_head_that_does_not_come(
     server: Server, beginning: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection without a whole head is closed after a while, the first or a later one."""
-    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connection, "HEAD_SECONDS", 0.5)
     assert answer(connect(server, beginning)) == b""
 
     if beginning:

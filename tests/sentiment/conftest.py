@@ -31,9 +31,18 @@ OPINIONS = {"like you": 1, "hate you": 0, "a wonderful moving": 1, "is n't worth
 sentiment_pipeline = functools.partial(cast("Any", transformers.pipeline), "sentiment-analysis")
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _begin_with_one_thread() -> None:
+    """Before what is trained for the session."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """For tiny models: a second thread mostly waits, on a busy machine for minutes."""
+def _one_thread(_begin_with_one_thread: None) -> None:
+    """For tiny models: a second thread mostly waits, on a busy machine for minutes.
+
+    The backend of a test before has set the number of the cores.
+    """
     torch.set_num_threads(1)
 
 
@@ -81,6 +90,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         intermediate_size=64,
     )
+    torch.manual_seed(0)
     BertModel(config).save_pretrained(path)
     return path
 
