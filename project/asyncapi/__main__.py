@@ -18,7 +18,7 @@ import uvloop
 from project.asyncapi import logs
 from project.asyncapi.api import Limits
 from project.asyncapi.config import ConfigError, read_config
-from project.asyncapi.process import PortInUse
+from project.asyncapi.process import PortInUse, leave_the_cores
 from project.asyncapi.runtime import Options, Runtime
 from project.asyncapi.spec import AsyncAPI
 from project.asyncapi.storage import StorageError
@@ -196,4 +196,5 @@ def _within(text: str, kind: Callable[[str], float], least: float, most: float |
 
 
 if __name__ == "__main__":
+    leave_the_cores()
     sys.exit(main())

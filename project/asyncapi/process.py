@@ -145,7 +145,7 @@ class ContainerProcess:
             *self._command,
             env=self._env,
             start_new_session=True,  # Ctrl-C is for the runtime, which drains before it stops this
-            preexec_fn=_die_with_parent,
+            preexec_fn=_begin,
         )
         self._generation += 1
         return self._process
@@ -179,7 +179,22 @@ def _expand(word: str, env: Mapping[str, str]) -> str:
     return word
 
 
-def _die_with_parent() -> None:
+def leave_the_cores() -> None:
+    """Let what wakes the runtime not interrupt the model: it is next, and several things at once.
+
+    A core that is idle is taken at once. Of the threads that are started later, too. Source:
+    sched(7), ``SCHED_BATCH``, which only Linux has.
+    """
+    _schedule("SCHED_BATCH")
+
+
+def _begin() -> None:
     """Ask Linux for SIGKILL when the runtime dies, for a killed runtime cannot stop its child."""
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _schedule("SCHED_OTHER")
+
+
+def _schedule(policy: str) -> None:
+    with contextlib.suppress(AttributeError, OSError):  # another system, or a sandbox
+        os.sched_setscheduler(0, getattr(os, policy), os.sched_param(0))

@@ -28,6 +28,18 @@ def is_refused(url: str) -> bool:
     return False
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux")
+def test_runtime_does_not_interrupt_the_model(start_runtime: Start, tmp_path: Path) -> None:
+    """All its threads wait for a core that the container computes on; the container is as usual."""
+    runtime = start_runtime(*ECHO)
+    runtime.url()
+
+    threads = Path(f"/proc/{runtime.process.pid}/task").iterdir()
+    assert {os.sched_getscheduler(int(each.name)) for each in threads} == {os.SCHED_BATCH}
+    container = int((tmp_path / "container.pid").read_text())
+    assert os.sched_getscheduler(container) == os.SCHED_OTHER
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_stop_drains(start_runtime: Start, tmp_path: Path, number: int) -> None:
     """What runs is finished and stored, what waits is computed after the next start, once each."""
