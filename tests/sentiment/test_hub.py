@@ -62,6 +62,7 @@ def test_unknown_revision_is_named(tmp_path: Path) -> None:
     assert "model 'me/exported' is no folder, and cannot be downloaded" in done.stderr
 
 
+@pytest.mark.usefixtures("_uncovered")  # tracing torch's export takes as long as the export
 def test_export_of_a_revision(model: Path, tmp_path: Path) -> None:
     """What the Hub has at a revision becomes a folder of its own, with graph and golden answers."""
     output = tmp_path / "exported"
@@ -82,6 +83,7 @@ def test_export_of_a_revision(model: Path, tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.usefixtures("_uncovered")
 def test_export_of_old_weights(model: Path, tmp_path: Path) -> None:
     """Where the Hub has pickled weights only they are fetched, and stored as serving reads them."""
     output, expected = tmp_path / "exported", SentimentClassifier(model).predict(["i like you"])
