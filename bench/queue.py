@@ -35,6 +35,9 @@ from project.sentiment.data import read_examples
 BODY = b'{"input_text": "a movie that is as lovely as the first one"}'
 CALLERS = 32
 POLL_SECONDS = 0.005
+TURNS, TURN_REQUESTS = 60, 300
+"""Of each of the two queues whose rates are compared."""
+
 SILENT = ("--container-url", "http://127.0.0.1:1")
 """No container: nothing is pulled."""
 
@@ -204,12 +207,14 @@ async def backlog(folder: Path) -> Figures:
             each.mkdir()
             runtimes[queued] = await stack.enter_async_context(running(each, *SILENT))
             await submit_many(runtimes[queued].port, queued)
-        for turn in range(60):
+        for turn in range(TURNS):
             for queued in list(folders) if turn % 2 else list(reversed(folders)):
-                _, seconds, _ = await submit_many(runtimes[queued].port, 300)
+                _, seconds, _ = await submit_many(runtimes[queued].port, TURN_REQUESTS)
                 spent[queued] += seconds
         megabytes = runtimes[100_000].megabytes()
-    figures = {f"rate_at_{queued}": 60 * 300 / seconds for queued, seconds in spent.items()}
+    figures = {
+        f"rate_at_{queued}": TURNS * TURN_REQUESTS / seconds for queued, seconds in spent.items()
+    }
     figures |= {"ratio": spent[100] / spent[100_000], "megabytes": megabytes}
     started = time.perf_counter()
     async with running(folders[100_000], "--command", STUB) as runtime:

@@ -189,7 +189,10 @@ def leave_the_cores() -> None:
 
 
 def _begin() -> None:
-    """Ask Linux for SIGKILL when the runtime dies, for a killed runtime cannot stop its child."""
+    """Ask Linux for SIGKILL when the runtime dies, for a killed runtime cannot stop its child.
+
+    And undo :func:`leave_the_cores`: the container is scheduled as it is in a pod.
+    """
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     _schedule("SCHED_OTHER")

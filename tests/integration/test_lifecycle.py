@@ -163,11 +163,8 @@ def test_sigterm_finishes_what_waits_for_room(start: Start) -> None:
     assert container.process.wait(DEADLINE) in {0, -signal.SIGTERM}
 
 
-@pytest.mark.parametrize(
-    ("number", "inside"),
-    [(signal.SIGINT, ()), (signal.SIGTERM, AS_FIRST_PROCESS)],
-    ids=["Ctrl-C", "in an image"],
-)
+@pytest.mark.parametrize("inside", [(), AS_FIRST_PROCESS], ids=["alone", "in an image"])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop_does_not_wait_for_the_model(
     start: Start, number: signal.Signals, inside: Sequence[str]
 ) -> None:

@@ -45,6 +45,7 @@ def test_follows_the_schema(tmp_path: Path) -> None:
         check=False,
     )
 
+    assert done.returncode == 1
     report = json.loads(done.stdout)
     found: dict[str, str] = {}
     for error in report["errors"]:
