@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 
 import uvicorn
@@ -41,3 +43,14 @@ class Server(uvicorn.Server):
         self._ticks += 1
         drained = self._ticks > self._drain_seconds * TICKS_PER_SECOND
         return drained or self.force_exit or signal.SIGINT in self._captured_signals
+
+
+def let_inference_run() -> None:
+    """Let a request that comes in not interrupt a thread that computes; call it before any starts.
+
+    A core that is idle is taken at once. A policy that somebody chose is left as it is. Source:
+    sched(7), ``SCHED_BATCH``, which only Linux has.
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another system, or a sandbox
+        if os.sched_getscheduler(0) == os.SCHED_OTHER:
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

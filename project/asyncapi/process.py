@@ -182,10 +182,10 @@ def _expand(word: str, env: Mapping[str, str]) -> str:
 def leave_the_cores() -> None:
     """Let what wakes the runtime not interrupt the model: it is next, and several things at once.
 
-    A core that is idle is taken at once. Of the threads that are started later, too. Source:
-    sched(7), ``SCHED_BATCH``, which only Linux has.
+    A core that is idle is taken at once. Of the threads that are started later, too. A policy that
+    somebody chose is left as it is. Source: sched(7), ``SCHED_BATCH``, which only Linux has.
     """
-    _schedule("SCHED_BATCH")
+    _schedule("SCHED_OTHER", "SCHED_BATCH")
 
 
 def _begin() -> None:
@@ -195,9 +195,10 @@ def _begin() -> None:
     """
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    _schedule("SCHED_OTHER")
+    _schedule("SCHED_BATCH", "SCHED_OTHER")
 
 
-def _schedule(policy: str) -> None:
+def _schedule(old: str, new: str) -> None:
     with contextlib.suppress(AttributeError, OSError):  # another system, or a sandbox
-        os.sched_setscheduler(0, getattr(os, policy), os.sched_param(0))
+        if os.sched_getscheduler(0) == getattr(os, old):
+            os.sched_setscheduler(0, getattr(os, new), os.sched_param(0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import threading
@@ -79,6 +80,20 @@ def sent(url: str, text: str, **headers: str) -> Sender:
 def waiting(url: str) -> bool:
     """Whether a request waits or is computed."""
     return "requests_waiting 0.0" not in httpx.get(f"{url}/metrics").text
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux")
+@pytest.mark.parametrize(
+    ("inside", "policy"), [((), "SCHED_BATCH"), (("chrt", "--idle", "0"), "SCHED_IDLE")]
+)
+def test_inference_is_not_interrupted(start: Start, inside: Sequence[str], policy: str) -> None:
+    """A request that comes in waits for a core; who started it may have chosen otherwise."""
+    container = start("project", inside=inside)
+    container.wait_ready()
+
+    threads = [int(each.name) for each in Path(f"/proc/{container.process.pid}/task").iterdir()]
+    assert len(threads) > 1
+    assert {os.sched_getscheduler(each) for each in threads} == {getattr(os, policy)}
 
 
 def test_one_json_line_per_request(start: Start) -> None:
