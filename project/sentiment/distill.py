@@ -4,10 +4,12 @@ r"""Distils a large fine-tuned encoder into a small one.
         --output teacher
     python -m project.sentiment.distill label --train train.tsv --base all-MiniLM-L6-v2 \
         --teacher teacher --output soft.tsv
+    python -m project.sentiment.distill label --train train.tsv --base all-MiniLM-L6-v2 \
+        --teacher teacher --texts sentences.txt --output soft-1.tsv
     python -m project.sentiment.distill warm-up --base all-MiniLM-L6-v2 --train train.tsv \
         --output warm
-    python -m project.sentiment.distill student --base warm --train train.tsv --soft soft.tsv \
-        --seed 0 --output student-0
+    python -m project.sentiment.distill student --base warm --train train.tsv \
+        --soft soft.tsv soft-1.tsv --seed 0 --output student-0
     python -m project.sentiment.distill average student-0 student-1 student-2 --output student
     python -m project.sentiment.evaluate student --train train.tsv
     python -m project.sentiment.calibration student --train train.tsv --output weights
@@ -63,6 +65,7 @@ from project.sentiment.runs import (
     record_of,
     write_record,
 )
+from project.sentiment.sentences import read_texts
 from project.sentiment.soft_labels import SoftLabel, label, read_soft_labels
 
 TEACHER = Recipe(
@@ -254,7 +257,10 @@ def _warm_up(options: argparse.Namespace, split: Split) -> None:
 
 
 def _label(options: argparse.Namespace, split: Split) -> None:
-    texts = texts_to_label(split.train, options.base, options.changed, options.seed)
+    if options.texts:
+        texts = read_texts(options.texts)
+    else:
+        texts = texts_to_label(split.train, options.base, options.changed, options.seed)
     made_from = {"teacher": model_digest(options.teacher), "texts_digest": digest(texts)}
     record = options.output.with_name(f"{options.output.name}.{RUN_FILE}")
     begun = options.output.exists()
@@ -311,6 +317,9 @@ def _parser() -> argparse.ArgumentParser:
             commands.choices[name].add_argument(f"--{option}", type=kind)
     commands.choices["teacher"].add_argument("--phrases", type=int, default=12_000)
     commands.choices["label"].add_argument("--teacher", required=True)
+    commands.choices["label"].add_argument(
+        "--texts", type=Path, help="a text a line, to be labelled instead of those of --train"
+    )
     commands.choices["label"].add_argument("--changed", type=int, default=CHANGED)
     commands.choices["label"].add_argument(
         "--seed", type=int, default=0, help="other changed sentences than those of another seed"

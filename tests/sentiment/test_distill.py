@@ -45,6 +45,11 @@ def test_whole_recipe(base: Path, sentences: Path, tmp_path: Path) -> None:
     soft = [
         run("label", base, f"soft-{part}.tsv", *labelling, "--part", f"{part}/2") for part in (0, 1)
     ]
+    unlabelled = tmp_path / "unlabelled.txt"
+    unlabelled.write_text("a film of which nobody knows .\nanother one .\n", encoding="utf-8")
+    soft.append(
+        run("label", base, "more.tsv", "--teacher", str(teacher), "--texts", str(unlabelled))
+    )
     warm = run("warm-up", base, "warm", *quick)
     given = ["--phrases", "3", "--soft", *map(str, soft), "--domain", "6", *quick]
     students = [
@@ -55,7 +60,7 @@ def test_whole_recipe(base: Path, sentences: Path, tmp_path: Path) -> None:
     calibrated = [str(student), "--train", str(sentences), "--output", str(served)]
     assert calibration.main(calibrated) == 0
 
-    assert sum(len(read_soft_labels(each)) for each in soft) == 12 + 4 + 5
+    assert sum(len(read_soft_labels(each)) for each in soft) == 12 + 4 + 5 + 2
     losses = [
         each["eval_loss"]
         for each in json.loads((warm / "log.json").read_text("utf-8"))
