@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import time
@@ -23,7 +24,7 @@ from pathlib import Path
 import uvloop
 
 from bench.load import Turn, make_mixes
-from bench.servers import PRODUCT
+from bench.servers import IMAGE_ENV, PRODUCT
 from project.batching import Batcher
 from project.sentiment.memory import bound_malloc
 from project.sentiment.model import SentimentClassifier
@@ -57,7 +58,7 @@ def in_process(file: Path) -> Iterator[subprocess.Popen[str]]:
     """Such a process, in the product's environment."""
     with subprocess.Popen(  # noqa: S603
         [PRODUCT, "-m", "bench.inprocess", str(file)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, **IMAGE_ENV},
     ) as process:  # fmt: skip
         yield process
         assert process.stdin is not None  # noqa: S101

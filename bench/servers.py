@@ -22,6 +22,9 @@ IDLE_SECONDS, LOOK_SECONDS, IDLE_SHARE = 20.0, 0.2, 0.15
 PRODUCT = ".venv/bin/python" if Path(".venv/bin/python").exists() else sys.executable
 """The product runs with what it is shipped with; the peers with ``bench/requirements.txt``."""
 
+IMAGE_ENV = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+"""What the product's image sets, and may change its speed."""
+
 UVICORN = ("-m", "uvicorn", "--no-access-log", "--log-level", "warning", "--port", "{port}")
 LITSERVE = (sys.executable, "-m", "bench.peers.litserve_server", "{port}")
 BENTO = ("-m", "bentoml", "serve", "bench.peers.bentoml_service:Sentiment", "-p", "{port}")
@@ -38,7 +41,9 @@ class Server:
 
 
 SERVERS = {
-    "ours": Server((PRODUCT, "-m", "project", "--host", "127.0.0.1", "--port", "{port}")),
+    "ours": Server(
+        (PRODUCT, "-m", "project", "--host", "127.0.0.1", "--port", "{port}"), env=IMAGE_ENV
+    ),
     "FastAPI + pipeline": Server((sys.executable, *UVICORN, "bench.peers.fastapi_pipeline:app")),
     "LitServe + pipeline": Server(LITSERVE),
     "LitServe + our session": Server((*LITSERVE, "--onnx")),

@@ -14,6 +14,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from bench.load import HealthWatch, percentile
+from bench.servers import IMAGE_ENV, SERVERS
+from tests.dockerfile import read_dockerfile
 from tests.helpers import DEADLINE, ROOT, serve, wait_until
 
 
@@ -30,6 +32,15 @@ def test_peers_compute_with_our_versions() -> None:
 
     assert shared == {name: ours[name] for name in shared}
     assert {"onnxruntime", "torch", "transformers", "fastapi", "uvicorn"} <= set(shared)
+
+
+def test_ours_is_measured_as_its_image_runs_it() -> None:
+    """What the image sets for speed, the measured container has as well."""
+    service = [each for each in read_dockerfile(ROOT / "Dockerfile") if each.stage == "service"]
+    words = {word for each in service if each.name == "ENV" for word in each.words()}
+
+    assert {f"{name}={value}" for name, value in IMAGE_ENV.items()} <= words
+    assert SERVERS["ours"].env.items() >= IMAGE_ENV.items()
 
 
 @pytest.mark.parametrize(
