@@ -23,12 +23,14 @@ from pathlib import Path
 
 import uvloop
 
+from bench import IMAGE_ENV
 from bench.load import Turn, make_mixes
-from bench.servers import IMAGE_ENV, PRODUCT
+from bench.servers import PRODUCT
 from project.batching import Batcher
 from project.sentiment.memory import bound_malloc
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.prediction import Prediction
+from project.server import let_inference_run
 
 
 async def through_batcher(
@@ -75,6 +77,7 @@ def ask(process: subprocess.Popen[str], mix: str, callers: int, turn: Turn) -> f
 
 def main() -> None:
     """Answer until the input ends."""
+    let_inference_run()
     bound_malloc()
     mixes = make_mixes(Path(sys.argv[1]))
     classifier = SentimentClassifier()

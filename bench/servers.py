@@ -17,13 +17,12 @@ from urllib.parse import urlsplit
 
 import psutil
 
+from bench import IMAGE_ENV
+
 START_SECONDS = 120
 IDLE_SECONDS, LOOK_SECONDS, IDLE_SHARE = 20.0, 0.2, 0.15
 PRODUCT = ".venv/bin/python" if Path(".venv/bin/python").exists() else sys.executable
 """The product runs with what it is shipped with; the peers with ``bench/requirements.txt``."""
-
-IMAGE_ENV = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
-"""What the product's image sets, and may change its speed."""
 
 UVICORN = ("-m", "uvicorn", "--no-access-log", "--log-level", "warning", "--port", "{port}")
 LITSERVE = (sys.executable, "-m", "bench.peers.litserve_server", "{port}")
@@ -46,10 +45,10 @@ SERVERS = {
     ),
     "FastAPI + pipeline": Server((sys.executable, *UVICORN, "bench.peers.fastapi_pipeline:app")),
     "LitServe + pipeline": Server(LITSERVE),
-    "LitServe + our session": Server((*LITSERVE, "--onnx")),
+    "LitServe + our session": Server((*LITSERVE, "--onnx"), env=IMAGE_ENV),
     "BentoML + pipeline": Server((sys.executable, *BENTO), "/readyz", lists=True),
     "BentoML + our session": Server(
-        (sys.executable, *BENTO), "/readyz", {"PEER_ONNX": "1"}, lists=True
+        (sys.executable, *BENTO), "/readyz", {**IMAGE_ENV, "PEER_ONNX": "1"}, lists=True
     ),
     "null": Server((PRODUCT, *UVICORN, "bench.peers.null:app")),
 }

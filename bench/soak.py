@@ -25,7 +25,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench.servers import IMAGE_ENV, SERVERS, running
+from bench.servers import SERVERS, running
 from project.sentiment.data import read_examples
 
 CONNECTIONS = 32
@@ -35,7 +35,7 @@ HEALTH_LIMIT_SECONDS = 0.1
 GROWTH_LIMIT = 0.05  # of the memory after the first minute
 CONTAINER = replace(
     SERVERS["ours"],
-    env={**IMAGE_ENV, "ENABLE_METRICS": "true", "MAX_BODY_BYTES": "1000000"},
+    env={**SERVERS["ours"].env, "ENABLE_METRICS": "true", "MAX_BODY_BYTES": "1000000"},
 )
 JSON = "application/json"
 BAD = [

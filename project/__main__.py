@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import sys
@@ -20,7 +19,6 @@ from project.server import GRACE_SECONDS, KEEP_ALIVE_SECONDS, Server, let_infere
 from project.settings import Settings
 
 STARTUP_FAILURE = 1
-GARBAGE_THRESHOLD = 50_000  # objects; Python's own: 700
 
 
 def main(argv: Sequence[str] | None = None, load: Load = load_classifier) -> int:
@@ -78,17 +76,6 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def collect_rarely() -> None:
-    """Look for garbage rarely, and never in what was imported: a tenth of the time goes there.
-
-    What is not freed at once, for it is part of a cycle, is little. Source:
-    https://docs.python.org/3/library/gc.html#gc.freeze
-    """
-    gc.freeze()
-    gc.set_threshold(GARBAGE_THRESHOLD)
-
-
 if __name__ == "__main__":
-    collect_rarely()
     let_inference_run()
     sys.exit(main())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+import pytest
 import uvicorn
 
 from project.sentiment.options import OnLongText
@@ -44,6 +45,21 @@ async def eventually(check: Callable[[], bool], *, seconds: float = DEADLINE) ->
     async with asyncio.timeout(seconds):
         while not check():  # noqa: ASYNC110  (anything may be looked at, not only an event)
             await asyncio.sleep(0.001)
+
+
+usual_policy = pytest.mark.skipif(
+    not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER,
+    reason="not Linux, or the tests were started under a scheduling policy that stays",
+)
+
+
+def scheduling_policies(pid: int) -> list[int]:
+    """Of all threads of a process."""
+    policies = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
+            policies.append(os.sched_getscheduler(int(thread.name)))
+    return policies
 
 
 def free_port() -> int:

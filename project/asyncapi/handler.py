@@ -17,6 +17,7 @@ import io
 import logging
 import socket
 import time
+import traceback
 import zlib
 from collections.abc import AsyncIterator, Callable
 
@@ -149,6 +150,8 @@ class RequestHandler:
             try:
                 return await self._answer(headers, body)
             except aiohttp.ClientConnectorError as error:
+                # aiohttp leaves it in a cycle, and with it the body until garbage is collected.
+                traceback.clear_frames(error.__traceback__)
                 if error.os_error.errno not in NO_DESCRIPTOR:
                     raise
                 logger.warning("no connection to the container, trying again: %s", error.os_error)

@@ -32,6 +32,16 @@ PR_SET_PDEATHSIG = 1  # prctl(2)
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded before any fork
 
 
+def _is_usual() -> bool:
+    with contextlib.suppress(AttributeError, OSError):  # another system, or a sandbox
+        return os.sched_getscheduler(0) == os.SCHED_OTHER
+    return False
+
+
+USUAL = _is_usual()
+"""Whether this process was started under the usual policy: another one was chosen, and stays."""
+
+
 class PortInUse(RuntimeError):
     """Another process listens where the container should."""
 
@@ -185,7 +195,8 @@ def leave_the_cores() -> None:
     A core that is idle is taken at once. Of the threads that are started later, too. A policy that
     somebody chose is left as it is. Source: sched(7), ``SCHED_BATCH``, which only Linux has.
     """
-    _schedule("SCHED_OTHER", "SCHED_BATCH")
+    if USUAL:
+        _schedule("SCHED_BATCH")
 
 
 def _begin() -> None:
@@ -195,10 +206,10 @@ def _begin() -> None:
     """
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    _schedule("SCHED_BATCH", "SCHED_OTHER")
+    if USUAL:
+        _schedule("SCHED_OTHER")
 
 
-def _schedule(old: str, new: str) -> None:
+def _schedule(policy: str) -> None:
     with contextlib.suppress(AttributeError, OSError):  # another system, or a sandbox
-        if os.sched_getscheduler(0) == getattr(os, old):
-            os.sched_setscheduler(0, getattr(os, new), os.sched_param(0))
+        os.sched_setscheduler(0, getattr(os, policy), os.sched_param(0))

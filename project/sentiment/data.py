@@ -39,6 +39,21 @@ def read_examples(path: Path) -> list[Example]:
     return examples
 
 
+def read_texts(path: Path) -> list[str]:
+    """Read a file of texts without labels: one a line.
+
+    Raises:
+        DataError: the file cannot be read, or has no texts.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    if not (texts := [line for line in lines if line.strip()]):
+        raise DataError(f"{path}: no texts")
+    return texts
+
+
 def _parse_row(path: Path, number: int, line: str) -> Example:
     label, tab, text = line.partition("\t")
     if not tab or label not in {str(index) for index in range(len(LABELS))}:

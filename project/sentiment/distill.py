@@ -40,7 +40,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedTokenizerBase
 
 from project.sentiment.augment import change_sentences, domain_texts, escape, spell_naturally
-from project.sentiment.data import DataError, Example, read_examples
+from project.sentiment.data import DataError, Example, read_examples, read_texts
 from project.sentiment.files import ModelError
 from project.sentiment.fitting import (
     EncodedDataset,
@@ -65,7 +65,7 @@ from project.sentiment.runs import (
     record_of,
     write_record,
 )
-from project.sentiment.sentences import read_texts
+from project.sentiment.sentences import without_quotations
 from project.sentiment.soft_labels import SoftLabel, label, read_soft_labels
 
 TEACHER = Recipe(
@@ -257,10 +257,14 @@ def _warm_up(options: argparse.Namespace, split: Split) -> None:
 
 
 def _label(options: argparse.Namespace, split: Split) -> None:
-    if options.texts:
-        texts = read_texts(options.texts)
-    else:
-        texts = texts_to_label(split.train, options.base, options.changed, options.seed)
+    if options.texts is None:
+        changed = CHANGED if options.changed is None else options.changed
+        texts = texts_to_label(split.train, options.base, changed, options.seed or 0)
+    elif options.changed is not None or options.seed is not None:
+        raise ValueError("--changed and --seed are for the texts of --train: leave out --texts")
+    else:  # which may hold anything
+        held_back = (each.text for each in split.held_back)
+        texts = list(without_quotations(read_texts(options.texts), held_back))
     made_from = {"teacher": model_digest(options.teacher), "texts_digest": digest(texts)}
     record = options.output.with_name(f"{options.output.name}.{RUN_FILE}")
     begun = options.output.exists()
@@ -320,12 +324,14 @@ def _parser() -> argparse.ArgumentParser:
     commands.choices["label"].add_argument(
         "--texts", type=Path, help="a text a line, to be labelled instead of those of --train"
     )
-    commands.choices["label"].add_argument("--changed", type=int, default=CHANGED)
     commands.choices["label"].add_argument(
-        "--seed", type=int, default=0, help="other changed sentences than those of another seed"
+        "--changed", type=int, help=f"how many changed sentences ({CHANGED})"
     )
     commands.choices["label"].add_argument(
-        "--limit", type=int, help="how many texts: whole sentences first, then changed ones"
+        "--seed", type=int, help="other changed sentences than those of another seed (0)"
+    )
+    commands.choices["label"].add_argument(
+        "--limit", type=int, help="how many texts: of --train, whole sentences first, then changed"
     )
     commands.choices["label"].add_argument(
         "--part", type=_part, default=(0, 1), metavar="I/N", help="every Nth text, from the Ith on"

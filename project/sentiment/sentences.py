@@ -4,9 +4,9 @@ r"""Sentences of reviews that have no labels of their own, for a teacher to labe
         --without sst2/train.tsv sst2/dev.tsv --count 90000 --output sentences.txt
     python -m project.sentiment.distill label --texts sentences.txt ...
 
-They are written as SST-2 writes its own: in lower case, in the tokens of the Penn Treebank. A
-sentence that quotes SST-2 is left out, so that nothing is trained on what is held back or measured
-with. Splitting: Punkt (Kiss & Strunk 2006), trained on the reviews themselves.
+They are written as SST-2 writes its own: in lower case, in the tokens of the Penn Treebank. What
+quotes SST-2, eight words in a row or the whole text, is left out: it may be what is held back or
+measured with. Splitting: Punkt (Kiss & Strunk 2006), trained on the reviews themselves.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nltk.tokenize.treebank import TreebankWordTokenizer
 from project.sentiment.data import DataError, read_examples
 
 MIN_TOKENS, MAX_TOKENS = 4, 60
-JOINED = 0.2  # of the texts are two sentences that follow each other
+JOINED = 0.2  # of the texts have the sentence that follows, too, where the paragraph has one
 QUOTED = 8  # words in a row that make a quotation
 PARAGRAPH = re.compile(r"(?:<br\s*/?>\s*)+|\n\s*\n")
 LARGEST_REVIEW = 1_000_000  # characters
@@ -39,11 +39,11 @@ def read_reviews(path: Path, column: str, where: dict[str, str]) -> list[str]:
     """
     csv.field_size_limit(LARGEST_REVIEW)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, restval="")
+            rows, columns = list(reader), set(reader.fieldnames or ())
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path}: {error}") from error
-    columns = set(rows[0]) if rows else set()
     if missing := {column, *where} - columns:
         raise DataError(f"{path}: no column {', '.join(sorted(missing))}")
     texts = [
@@ -51,30 +51,15 @@ def read_reviews(path: Path, column: str, where: dict[str, str]) -> list[str]:
     ]
     if not texts:
         wanted = " and ".join(f"{name} is {value}" for name, value in where.items())
-        raise DataError(f"{path}: no row in which {wanted}")
+        raise DataError(f"{path}: no row{' in which ' if where else ''}{wanted}")
     return texts
-
-
-def read_texts(path: Path) -> list[str]:
-    """A text a line, as :func:`main` writes them.
-
-    Raises:
-        DataError: the file cannot be read, or is empty.
-    """
-    try:
-        texts = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from error
-    if not (found := [each for each in texts if each.strip()]):
-        raise DataError(f"{path}: no texts")
-    return found
 
 
 def sentences_of(reviews: Sequence[str], seed: int) -> Iterator[str]:
     """Sentences in SST-2's spelling, a share of them with the one that follows; in their order."""
     chance = random.Random(seed)  # noqa: S311  (no secret)
     trainer = PunktTrainer()
-    trainer.INCLUDE_ALL_COLLOCS = True
+    trainer.INCLUDE_ALL_COLLOCS = True  # as nltk's own models were trained
     paragraphs = [each.strip() for review in reviews for each in PARAGRAPH.split(review)]
     for paragraph in paragraphs:
         trainer.train(paragraph, finalize=False)
@@ -107,7 +92,8 @@ def without_quotations(texts: Iterable[str], quoted: Iterable[str]) -> Iterator[
 
 
 def _words(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"[a-z0-9]+", text.lower()))
+    """Without punctuation, and without the brackets of SST-2's dev file."""
+    return tuple(re.findall(r"[a-z0-9]+", re.sub(r"-[lr]rb-", " ", text.lower())))
 
 
 def _runs(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
@@ -115,13 +101,19 @@ def _runs(words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
 
 
 def sample(reviews: Sequence[str], quoted: Iterable[str], count: int, seed: int = 0) -> list[str]:
-    """``count`` different texts of the reviews, or all if there are fewer, in random order."""
+    """``count`` different texts of the reviews, or all if there are fewer, in random order.
+
+    Raises:
+        DataError: there are none.
+    """
     fitting = (
         each
         for each in sentences_of(reviews, seed)
         if MIN_TOKENS <= len(each.split()) <= MAX_TOKENS
     )
     texts = list(dict.fromkeys(without_quotations(fitting, quoted)))
+    if not texts:
+        raise DataError(f"no text of {MIN_TOKENS} to {MAX_TOKENS} tokens that quotes nothing")
     chance = random.Random(seed)  # noqa: S311  (no secret)
     return chance.sample(texts, min(count, len(texts)))
 
@@ -134,24 +126,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("reviews", type=Path, help="CSV file with a header line")
-    parser.add_argument("--column", default="text")
+    parser.add_argument("--column", default="text", help="that has the texts (%(default)s)")
     parser.add_argument(
-        "--where", type=_condition, action="append", default=[], metavar="COLUMN=VALUE"
-    )
-    parser.add_argument("--without", type=Path, nargs="+", default=[], help="labelled files")
-    parser.add_argument("--count", type=int, required=True)
+        "--where", type=_condition, action="append", default=[], metavar="COLUMN=VALUE",
+        help="take only rows whose column has this value",
+    )  # fmt: skip
+    parser.add_argument(
+        "--without", type=Path, nargs="+", required=True, metavar="FILE",
+        help="labelled files, of which nothing may be quoted: SST-2's train.tsv and dev.tsv",
+    )  # fmt: skip
+    parser.add_argument("--count", type=_count, required=True, help="how many texts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args(argv)
     try:
         reviews = read_reviews(options.reviews, options.column, dict(options.where))
         quoted = [each.text for path in options.without for each in read_examples(path)]
-    except DataError as error:
+        texts = sample(reviews, quoted, options.count, options.seed)
+        options.output.write_text("".join(f"{each}\n" for each in texts), encoding="utf-8")
+    except (DataError, OSError) as error:
         print(f"sentences: {error}", file=sys.stderr)
         return 2
-    texts = sample(reviews, quoted, options.count, options.seed)
-    options.output.write_text("".join(f"{each}\n" for each in texts), encoding="utf-8")
-    print(f"{len(texts)} of {len(reviews)} reviews")
+    print(f"{len(texts)} texts of {len(reviews)} reviews")
     return 0
 
 
@@ -160,6 +156,12 @@ def _condition(text: str) -> tuple[str, str]:
     if not equals:
         raise ValueError(text)
     return column, value
+
+
+def _count(text: str) -> int:
+    if (count := int(text)) < 1:
+        raise ValueError(text)
+    return count
 
 
 if __name__ == "__main__":

@@ -14,7 +14,15 @@ import pytest
 
 from project.asyncapi.leftovers import mark
 from tests.e2e.kills import ECHO
-from tests.helpers import RuntimeProcess, free_port, poll, submit, wait_until
+from tests.helpers import (
+    RuntimeProcess,
+    free_port,
+    poll,
+    scheduling_policies,
+    submit,
+    usual_policy,
+    wait_until,
+)
 
 Start = Callable[..., RuntimeProcess]
 
@@ -28,14 +36,13 @@ def is_refused(url: str) -> bool:
     return False
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux")
+@usual_policy
 def test_runtime_does_not_interrupt_the_model(start_runtime: Start, tmp_path: Path) -> None:
     """All its threads wait for a core that the container computes on; the container is as usual."""
     runtime = start_runtime(*ECHO)
     runtime.url()
 
-    threads = Path(f"/proc/{runtime.process.pid}/task").iterdir()
-    assert {os.sched_getscheduler(int(each.name)) for each in threads} == {os.SCHED_BATCH}
+    assert set(scheduling_policies(runtime.process.pid)) == {os.SCHED_BATCH}
     container = int((tmp_path / "container.pid").read_text())
     assert os.sched_getscheduler(container) == os.SCHED_OTHER
 

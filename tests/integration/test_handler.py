@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import resource
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -333,6 +335,34 @@ def test_refused_connection() -> None:
     """So does a port where nobody listens."""
     with pytest.raises(Unreachable, match="ClientConnectorError"):
         asyncio.run(submit_all(f"http://127.0.0.1:{free_port()}/", [REQUEST]))
+
+
+@pytest.mark.parametrize("answers", [None, [b""]], ids=["refused", "broken"])
+def test_garbage_has_no_bodies(answers: list[bytes] | None) -> None:
+    """It is looked for rarely: what a failed request leaves to it must be small."""
+    body = bytes(5000)
+
+    async def submit(url: str) -> None:
+        sent = RequestHandler(url, POD_PORT, MAX_RESULT_BYTES, lambda *_: None)
+        with pytest.raises(Unreachable):
+            await sent.submit(Request("id-1", (), body))
+        await sent.close()
+
+    async def run() -> None:
+        if answers is None:
+            await submit(f"http://127.0.0.1:{free_port()}/")
+            return
+        async with container(answers) as (url, _):
+            await submit(url)
+
+    gc.collect()
+    gc.disable()
+    try:
+        before = sys.getrefcount(body)
+        asyncio.run(run())
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()
 
 
 def tcp_timers(port: int) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +15,7 @@ import httpx
 import pytest
 
 from tests.container import ContainerProcess
-from tests.helpers import DEADLINE, wait_until
+from tests.helpers import DEADLINE, ROOT, scheduling_policies, usual_policy, wait_until
 
 Start = Callable[..., ContainerProcess]
 FAKE = "tests.container"
@@ -82,18 +84,27 @@ def waiting(url: str) -> bool:
     return "requests_waiting 0.0" not in httpx.get(f"{url}/metrics").text
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="Linux")
-@pytest.mark.parametrize(
-    ("inside", "policy"), [((), "SCHED_BATCH"), (("chrt", "--idle", "0"), "SCHED_IDLE")]
-)
-def test_inference_is_not_interrupted(start: Start, inside: Sequence[str], policy: str) -> None:
-    """A request that comes in waits for a core; who started it may have chosen otherwise."""
-    container = start("project", inside=inside)
+@usual_policy
+def test_inference_is_not_interrupted(start: Start) -> None:
+    """A request that comes in waits for a core, whichever thread is to read it."""
+    container = start("project")
     container.wait_ready()
 
-    threads = [int(each.name) for each in Path(f"/proc/{container.process.pid}/task").iterdir()]
-    assert len(threads) > 1
-    assert {os.sched_getscheduler(each) for each in threads} == {getattr(os, policy)}
+    policies = scheduling_policies(container.process.pid)
+    assert len(policies) > 1
+    assert set(policies) == {os.SCHED_BATCH}
+
+
+@usual_policy
+def test_chosen_policy_is_left() -> None:
+    """Who started it may have chosen otherwise."""
+    script = (
+        "import os; from project.server import let_inference_run; let_inference_run();"
+        " print(os.sched_getscheduler(0) == os.SCHED_IDLE)"
+    )
+    command = ["chrt", "--idle", "0", sys.executable, "-c", script]
+
+    assert subprocess.check_output(command, text=True, cwd=ROOT) == "True\n"
 
 
 def test_one_json_line_per_request(start: Start) -> None:

@@ -46,7 +46,9 @@ def test_whole_recipe(base: Path, sentences: Path, tmp_path: Path) -> None:
         run("label", base, f"soft-{part}.tsv", *labelling, "--part", f"{part}/2") for part in (0, 1)
     ]
     unlabelled = tmp_path / "unlabelled.txt"
-    unlabelled.write_text("a film of which nobody knows .\nanother one .\n", encoding="utf-8")
+    held_back = hold_back(read_examples(sentences), 4).held_back[0].text
+    found = ["a film of which nobody knows .", "another one .", held_back.upper()]
+    unlabelled.write_text("\n".join(found), encoding="utf-8")
     soft.append(
         run("label", base, "more.tsv", "--teacher", str(teacher), "--texts", str(unlabelled))
     )
@@ -61,6 +63,7 @@ def test_whole_recipe(base: Path, sentences: Path, tmp_path: Path) -> None:
     assert calibration.main(calibrated) == 0
 
     assert sum(len(read_soft_labels(each)) for each in soft) == 12 + 4 + 5 + 2
+    assert [each.text for each in read_soft_labels(soft[-1])] == found[:2]
     losses = [
         each["eval_loss"]
         for each in json.loads((warm / "log.json").read_text("utf-8"))
@@ -255,6 +258,8 @@ def test_labels_of_one_teacher(
     capsys.readouterr()
     assert module.main([*labelling, *held, "--teacher", str(teachers[1])]) == 2
     assert "begun with teacher" in capsys.readouterr().err
+    assert module.main([*labelling, *held, "--texts", str(sentences)]) == 2
+    assert "leave out --texts" in capsys.readouterr().err
     assert module.main([*labelling, "--held-back", "5"]) == 2
     assert "4 sentences were held back" in capsys.readouterr().err
     student = ["student", *shared, str(tmp_path / "student"), "--soft", str(soft)]

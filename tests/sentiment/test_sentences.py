@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from project.sentiment import sentences as module
-from project.sentiment.data import DataError
+from project.sentiment.data import DataError, read_texts
 from project.sentiment.sentences import (
     read_reviews,
-    read_texts,
     sample,
     sentences_of,
     spell_as_treebank,
@@ -22,6 +21,14 @@ REVIEWS = """text,label,source
 "See it again, and then see it once more.",1,imdb
 "a text of another source .",0,tomatoes
 """
+
+
+@pytest.fixture
+def sst2(tmp_path: Path) -> Path:
+    """A labelled file that one of the reviews quotes."""
+    path = tmp_path / "sst2.tsv"
+    path.write_text("label\ttext\n1\tsee it again , and then see it once more .\n", "utf-8")
+    return path
 
 
 @pytest.fixture
@@ -64,9 +71,9 @@ def test_sentences(monkeypatch: pytest.MonkeyPatch, reviews: Path) -> None:
 
 def test_quotations_are_left_out() -> None:
     """Eight words in a row, whatever the punctuation; and a short sentence that is the same."""
-    quoted = ["one two three , four five six seven eight nine .", "a gem ."]
+    quoted = ["one two three -lrb- four -rrb- five six seven eight nine .", "a gem ."]
     texts = [
-        "he said: One, two, three four five six seven eight!",
+        "he said: One, two, three (four) five six seven eight!",
         "one two three four five six seven",
         "A gem!",
         "a gem , then .",
@@ -90,10 +97,11 @@ def test_sample() -> None:
     assert quoted[0] not in sample(reviews, quoted, count=10_000)
 
 
-def test_command(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command(
+    reviews: Path, sst2: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The file that it writes is one that can be labelled; SST-2's own sentences are not in it."""
-    sst2, output = tmp_path / "sst2.tsv", tmp_path / "texts.txt"
-    sst2.write_text("label\ttext\n1\tsee it again , and then see it once more .\n", "utf-8")
+    output = tmp_path / "texts.txt"
     given = [str(reviews), "--where", "source=imdb", "--count", "9", "--output", str(output)]
 
     assert module.main([*given, "--without", str(sst2)]) == 0
@@ -102,7 +110,7 @@ def test_command(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "a quiet film ." in texts
     assert "another source" not in texts
     assert "once more" not in texts
-    assert "of 2 reviews" in capsys.readouterr().out
+    assert "3 texts of 2 reviews" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -112,22 +120,50 @@ def test_command(reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
         (["--where", "site=imdb"], "no column site"),
         (["--where", "source=nobody"], "no row in which source is nobody"),
         (["--without", "nothing.tsv"], "nothing.tsv"),
+        (["--output", "no/folder/texts.txt"], "no/folder/texts.txt"),
+        (["--column", "label"], "no text of 4 to 60 tokens"),
     ],
 )
 def test_bad_input_is_named(
-    reviews: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: list[str], said: str
+    reviews: Path,
+    sst2: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    given: list[str],
+    said: str,
 ) -> None:
     """Exit code 2 and what is wrong; nothing is written."""
     output = tmp_path / "texts.txt"
+    usual = ["--without", str(sst2), "--count", "9", "--output", str(output)]
 
-    assert module.main([str(reviews), "--count", "9", "--output", str(output), *given]) == 2
+    assert module.main([str(reviews), *usual, *given]) == 2
 
     assert said in capsys.readouterr().err
     assert not output.exists()
 
 
+@pytest.mark.parametrize("given", [["--count", "0"], ["--where", "source"]])
+def test_bad_arguments(sst2: Path, capsys: pytest.CaptureFixture[str], given: list[str]) -> None:
+    """A count that is none and a condition without a value are refused by argument."""
+    usual = ["reviews.csv", "--without", str(sst2), "--count", "9", "--output", "o"]
+
+    with pytest.raises(SystemExit, match="2"):
+        module.main([*usual, *given])
+
+    assert f"argument {given[0]}" in capsys.readouterr().err
+
+
+def test_rows_that_are_short(tmp_path: Path) -> None:
+    """As spreadsheets write them: a mark before the header, and cells at the end left out."""
+    path = tmp_path / "reviews.csv"
+    path.write_text("text,note\nfine\nwell,so\n", encoding="utf-8-sig")
+
+    assert read_reviews(path, "text", {}) == ["fine", "well"]
+    assert read_reviews(path, "note", {"text": "fine"}) == [""]
+
+
 def test_no_csv_and_no_texts(tmp_path: Path) -> None:
-    """Files that are missing, empty or no text are told apart by name."""
+    """Files that are missing, empty or no text: the error names them."""
     binary, empty = tmp_path / "binary", tmp_path / "empty"
     binary.write_bytes(b"\xff\xfe\x00")
     empty.touch()
