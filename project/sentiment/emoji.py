@@ -33,13 +33,13 @@ def teach_tokenizer(folder: Path) -> None:
         for signs, content in REPLACED
     ]
     present = tokenizer["normalizer"]
-    if present["type"] == "Sequence":
-        return
-    tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [*steps, present]}
+    if present["type"] != "Sequence":
+        tokenizer["normalizer"] = {"type": "Sequence", "normalizers": [*steps, present]}
+        _write(path, tokenizer)
+    # Also of one that was taught and saved again, under a name that earlier versions do not know.
     # BertTokenizer would build a normalizer of its own, whatever the file says.
     config["tokenizer_class"] = "PreTrainedTokenizerFast"
     config["model_input_names"] = ["input_ids", "token_type_ids", "attention_mask"]
-    _write(path, tokenizer)
     _write(config_path, config)
 
 
