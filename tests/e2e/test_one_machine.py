@@ -89,7 +89,7 @@ def test_nothing_accepted_is_lost(start_runtime: Start) -> None:
     # The first requests keep the container busy, so that the kill comes before the last ends.
     slow = [submit(url, {"input_text": ["a long review " * 100] * 32}) for _ in range(4)]
     with ThreadPoolExecutor(8) as pool:
-        bodies = [{"input_text": f"i like you {number}"} for number in range(200)]
+        bodies = [{"input_text": f"film {number} is wonderful"} for number in range(200)]
         accepted = slow + list(pool.map(lambda body: submit(url, body), bodies))
     states = {httpx.get(f"{url}/{name}").json()["status"] for name in accepted[-100:]}
     assert "in_queue" in states

@@ -63,7 +63,7 @@ def test_whole_recipe(base: Path, sentences: Path, tmp_path: Path) -> None:
     assert calibration.main(calibrated) == 0
 
     assert sum(len(read_soft_labels(each)) for each in soft) == 12 + 4 + 5 + 2
-    assert [each.text for each in read_soft_labels(soft[-1])] == found[:2]
+    assert {each.text for each in read_soft_labels(soft[-1])} == set(found[:2])
     losses = [
         each["eval_loss"]
         for each in json.loads((warm / "log.json").read_text("utf-8"))
