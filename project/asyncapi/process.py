@@ -195,8 +195,7 @@ def leave_the_cores() -> None:
     A core that is idle is taken at once. Of the threads that are started later, too. A policy that
     somebody chose is left as it is. Source: sched(7), ``SCHED_BATCH``, which only Linux has.
     """
-    if USUAL:
-        _schedule("SCHED_BATCH")
+    _schedule("SCHED_BATCH")
 
 
 def _begin() -> None:
@@ -206,10 +205,10 @@ def _begin() -> None:
     """
     if LIBC is not None:
         LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if USUAL:
-        _schedule("SCHED_OTHER")
+    _schedule("SCHED_OTHER")
 
 
 def _schedule(policy: str) -> None:
-    with contextlib.suppress(AttributeError, OSError):  # another system, or a sandbox
-        os.sched_setscheduler(0, getattr(os, policy), os.sched_param(0))
+    if USUAL:
+        with contextlib.suppress(OSError):  # a sandbox
+            os.sched_setscheduler(0, getattr(os, policy), os.sched_param(0))

@@ -28,10 +28,7 @@ def read_examples(path: Path) -> list[Example]:
         DataError: the file is missing, empty, or a row is not ``label<TAB>text``; the message names
             the file, the line and what was found.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from error
+    lines = _read_lines(path)
     rows = [(number, line.rstrip("\r")) for number, line in enumerate(lines[1:], start=2)]
     examples = [_parse_row(path, number, line) for number, line in rows if line]
     if not examples:
@@ -45,13 +42,16 @@ def read_texts(path: Path) -> list[str]:
     Raises:
         DataError: the file cannot be read, or has no texts.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: {error}") from error
-    if not (texts := [line for line in lines if line.strip()]):
+    if not (texts := [line for line in _read_lines(path) if line.strip()]):
         raise DataError(f"{path}: no texts")
     return texts
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _parse_row(path: Path, number: int, line: str) -> Example:
