@@ -32,6 +32,7 @@ format: $(VENV)/.test  ## Rewrite the code in the project's style.
 bench: $(VENV)/.bench  ## Measure against peers (half an hour): DEV=<labelled file>; needs wrk.
 	@test -f "$(DEV)" || { echo "make bench DEV=<labelled file, such as SST-2's dev.tsv>"; exit 2; }
 	@command -v wrk >/dev/null || { echo "wrk is not on the path"; exit 2; }
+	@$(VENV)-bench/bin/python -m bench.parity "$(DEV)" --output docs/performance
 	@$(VENV)-bench/bin/python -m bench.engine "$(DEV)" --rounds $(ROUNDS) --output docs/performance
 	@$(VENV)-bench/bin/python -m bench.http "$(DEV)" --rounds $(ROUNDS) --output docs/performance
 	@$(VENV)-bench/bin/python -m bench.report docs/performance

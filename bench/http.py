@@ -13,7 +13,6 @@ rounds. "null" answers at once: it shows what the load generator can do.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import itertools
 import json
 import random
@@ -27,7 +26,7 @@ from pathlib import Path
 
 from bench.inprocess import ask, in_process
 from bench.load import HealthWatch, Turn, load, make_mixes, write_bodies
-from bench.servers import SERVERS, Running, running
+from bench.servers import SERVERS, Running, Started, running
 
 CONCURRENCIES = (1, 8, 32, 64)
 IN_PROCESS = "in process"
@@ -52,12 +51,13 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What a server costs: seconds to ready, and MB when idle and after the load."""
+    """What a server costs: seconds to ready, and MB when idle, after the load, and at most."""
 
     server: str
     ready_seconds: list[float]
     idle_mb: float
     loaded_mb: float
+    peak_mb: float
 
 
 def take_turn(
@@ -87,7 +87,7 @@ def measure_starts(names: Sequence[str]) -> dict[str, list[float]]:
 
 
 def measure_rounds(
-    servers: dict[str, Running], file: Path, rounds: int, turn: Turn
+    servers: Started, names: Sequence[str], file: Path, rounds: int, turn: Turn
 ) -> list[Figures]:
     """Every server's turn in every round, mix and concurrency."""
     figures: list[Figures] = []
@@ -103,13 +103,15 @@ def measure_rounds(
             now = replace(turn, first=chance.randrange(len(mixes[mix])))
             rate = ask(process, mix, concurrency, now)
             figures.append(Figures(IN_PROCESS, mix, concurrency, number, rate))
-            for server, started in servers.items():
+            for server in names:
+                if SERVERS[server].learns and concurrency == 1:
+                    servers.start(server)
                 of_server = replace(now, window=1) if server == "null" else now
                 sent = bodies[mix, SERVERS[server].lists]
                 figures.append(
-                    take_turn(server, started, sent, mix, concurrency, number, of_server)
+                    take_turn(server, servers[server], sent, mix, concurrency, number, of_server)
                 )
-            for each in figures[-len(servers) - 1 :]:
+            for each in figures[-len(names) - 1 :]:
                 print(f"{number} {mix} {concurrency} {each.server}: {each.rate:.0f}",
                       file=sys.stderr, flush=True)  # fmt: skip
     return figures
@@ -118,15 +120,13 @@ def measure_rounds(
 def measure(file: Path, names: Sequence[str], rounds: int, turn: Turn) -> dict[str, object]:
     """All figures, ready for JSON."""
     ready = measure_starts(names)
-    with contextlib.ExitStack() as stack:
-        servers, idle = {}, {}
-        for name in names:
-            servers[name] = stack.enter_context(running(SERVERS[name]))
-            idle[name] = servers[name].memory_mb()
-            with servers[name].awake():
-                pass
-        figures = measure_rounds(servers, file, rounds, turn)
-        starts = [Start(name, ready[name], idle[name], servers[name].memory_mb()) for name in names]
+    with Started(names) as servers:
+        idle = {name: servers[name].memory_mb() for name in names}
+        figures = measure_rounds(servers, names, file, rounds, turn)
+        starts = [
+            Start(name, ready[name], idle[name], servers[name].memory_mb(), servers[name].peak_mb())
+            for name in names
+        ]
     return {"figures": [asdict(each) for each in figures], "starts": [asdict(e) for e in starts]}
 
 

@@ -10,9 +10,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 import psutil
@@ -31,12 +32,19 @@ BENTO = ("-m", "bentoml", "serve", "bench.peers.bentoml_service:Sentiment", "-p"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """How to start one, where it says that it is ready, and whether it takes lists only."""
+    """How to start one, and what is particular to it.
+
+    Attributes:
+        health: where it says that it is ready.
+        lists: it takes lists only.
+        learns: it remembers the load that it had: a lone caller gets a new one.
+    """
 
     command: tuple[str, ...]
     health: str = "/healthcheck"
     env: dict[str, str] = field(default_factory=dict)
     lists: bool = False
+    learns: bool = False
 
 
 SERVERS = {
@@ -46,9 +54,13 @@ SERVERS = {
     "FastAPI + pipeline": Server((sys.executable, *UVICORN, "bench.peers.fastapi_pipeline:app")),
     "LitServe + pipeline": Server(LITSERVE),
     "LitServe + our session": Server((*LITSERVE, "--onnx"), env=IMAGE_ENV),
-    "BentoML + pipeline": Server((sys.executable, *BENTO), "/readyz", lists=True),
+    "BentoML + pipeline": Server((sys.executable, *BENTO), "/readyz", lists=True, learns=True),
     "BentoML + our session": Server(
-        (sys.executable, *BENTO), "/readyz", {**IMAGE_ENV, "PEER_ONNX": "1"}, lists=True
+        (sys.executable, *BENTO),
+        "/readyz",
+        {**IMAGE_ENV, "PEER_ONNX": "1"},
+        lists=True,
+        learns=True,
     ),
     "null": Server((PRODUCT, *UVICORN, "bench.peers.null:app")),
 }
@@ -97,9 +109,49 @@ class Running:
         times = (each.cpu_times() for each in self.family())
         return sum(each.user + each.system for each in times)
 
+    def peak_mb(self) -> float:
+        """The most that was resident, of each of the family: what they share counts as often."""
+        return sum(_peak_kb(each.pid) for each in self.family()) / 2**10
+
     def memory_mb(self) -> float:
         """Proportional set size of the family: pages that two of them share count once."""
         return float(sum(each.memory_full_info().pss for each in self.family())) / 2**20
+
+
+class Started:
+    """Servers that run side by side, held still but for the one that is measured.
+
+    A context: the servers end with it.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._lives: dict[str, contextlib.ExitStack] = {}
+        self._servers: dict[str, Running] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as undo:
+            undo.push(self)
+            for name in self._names:
+                self.start(name)
+            undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for life in self._lives.values():
+            life.close()
+
+    def __getitem__(self, name: str) -> Running:
+        return self._servers[name]
+
+    def start(self, name: str) -> None:
+        """Start it, in place of the one that runs."""
+        if name in self._lives:
+            self._lives.pop(name).close()
+        self._lives[name] = contextlib.ExitStack()
+        self._servers[name] = self._lives[name].enter_context(running(SERVERS[name]))
+        with self._servers[name].awake():
+            pass
 
 
 @contextlib.contextmanager
@@ -126,6 +178,12 @@ def running(server: Server) -> Iterator[Running]:
         yield Running(url, started.process, time.perf_counter() - start)
     finally:
         _end(started, process)
+
+
+def _peak_kb(pid: int) -> int:
+    """Source: proc_pid_status(5), ``VmHWM``."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.split("VmHWM:")[1].split()[0])
 
 
 def _end(started: Running, process: subprocess.Popen[bytes]) -> None:

@@ -261,6 +261,8 @@ class Batcher:
         finally:
             call.over = True
             self._calls.discard(call)
+            if call.open:
+                self._drop(call)
             if call.taken:
                 timings.queue = call.taken - call.arrived
                 timings.inference = monotonic() - call.taken
@@ -274,6 +276,12 @@ class Batcher:
                 insort(self._by_length, window)
                 self._by_age.append(window)
             self._lock.notify(len(windows))
+
+    def _drop(self, call: _Call) -> None:
+        """Forget the windows that nobody waits for any more: no limit counts them."""
+        with self._lock:
+            self._by_length = [window for window in self._by_length if window.call is not call]
+            self._by_age = deque(window for window in self._by_age if window.call is not call)
 
     def _work(self, number: int) -> None:
         while True:

@@ -6,6 +6,7 @@ python -m project.sentiment.model "i like you!" "i hate you!"
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,7 @@ from project.sentiment.prediction import EncodedText, Prediction, TextTooLong, T
 SHIPPED_NAME = "minilm-l6-sst2"
 SAMPLE_TEXTS = ("i like you!", "i hate you!")
 BATCH_TOKENS = 512  # padding included; larger batches are no faster on a CPU
+BATCH_PADDING = 0.15  # of a batch at most, where there are several
 
 
 class Backend(Protocol):
@@ -115,8 +117,10 @@ class SentimentClassifier:
 
     def _infer_all(self, windows: Sequence[TokenIds]) -> list[list[float]]:
         """Infer in batches of similar lengths, which are padded to little more than they hold."""
+        if not windows:
+            return []
         order = sorted(range(len(windows)), key=lambda index: len(windows[index]))
-        batches = _batches(order, [len(windows[index]) for index in order])
+        batches = _batches(order, [len(windows[index]) for index in order], self.workers)
         if len(batches) == 1:
             return _in_order(batches, [self.infer([windows[i] for i in order], alone=True)])
         with ThreadPoolExecutor(self.workers) as pool:
@@ -134,11 +138,20 @@ def _in_order(
     return [rows[index] for index in range(len(rows))]
 
 
-def _batches(order: Sequence[int], lengths: Sequence[int]) -> list[list[int]]:
+def _batches(order: Sequence[int], lengths: Sequence[int], workers: int) -> list[list[int]]:
+    """One batch if it is small; else as many of about equal cost as keep all workers busy."""
+    if lengths[-1] * len(lengths) <= BATCH_TOKENS:
+        return [list(order)]
+    total = sum(lengths)
+    limit = total / (math.ceil(total / BATCH_TOKENS / workers) * workers)
     batches: list[list[int]] = []
+    tokens = 0
     for index, length in zip(order, lengths, strict=True):
-        if not batches or (len(batches[-1]) + 1) * length > BATCH_TOKENS:
+        tokens += length
+        padded = (len(batches[-1]) + 1) * length if batches else math.inf
+        if padded > limit or padded * (1 - BATCH_PADDING) > tokens:
             batches.append([])
+            tokens = length
         batches[-1].append(index)
     return batches
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from project.sentiment import model
 from project.sentiment.files import WEIGHTS, ModelError
@@ -55,6 +57,37 @@ def test_order_is_kept_over_batches(shipped: SentimentClassifier) -> None:
 
     expected = [prediction.label for prediction in shipped.predict(TEXTS)]
     assert labels == [expected[number % 5] for number in range(len(texts))]
+
+
+@settings(deadline=None)
+@given(lengths=st.lists(st.integers(3, 512), min_size=1, max_size=80), workers=st.integers(1, 4))
+def test_batches_are_of_bounded_cost(lengths: list[int], workers: int) -> None:
+    """All windows once and in order; padding counts, and is bounded where there are several."""
+    lengths.sort()
+
+    batches = model._batches(range(len(lengths)), lengths, workers)
+
+    assert [index for batch in batches for index in batch] == list(range(len(lengths)))
+    padded = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
+    tokens = [sum(lengths[index] for index in batch) for batch in batches]
+    assert all(
+        cost <= model.BATCH_TOKENS or len(batch) == 1
+        for cost, batch in zip(padded, batches, strict=True)
+    )
+    if len(batches) > 1:
+        assert all(0.85 * cost <= of for cost, of in zip(padded, tokens, strict=True))
+
+
+def test_workers_share_a_few_texts() -> None:
+    """More than one batch holds is not one full batch and a rest, beside which a core is idle."""
+    lengths = [*range(20, 30), *range(30, 42, 2)]  # 16 texts of 455 tokens
+
+    batches = model._batches(range(16), lengths, workers=2)
+
+    costs = [len(batch) * lengths[batch[-1]] for batch in batches]
+    assert (sum(lengths), len(lengths)) == (455, 16)
+    assert max(costs) <= 228  # the half of them
+    assert max(costs) - min(costs[:2]) <= 29  # a text less
 
 
 def test_no_texts(shipped: SentimentClassifier) -> None:

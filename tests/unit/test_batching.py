@@ -279,6 +279,26 @@ def test_cancelled_is_not_computed(classifier: FakeClassifier) -> None:
     with_batcher(classifier, body)
 
 
+def test_cancelled_keep_nothing(classifier: FakeClassifier) -> None:
+    """While the model hangs, callers who give up and come again do not add up."""
+
+    async def body(batcher: Batcher) -> None:
+        holding = await hold(batcher, classifier)
+        staying = asyncio.ensure_future(batcher.predict(["stays"]))
+        leaving = [asyncio.ensure_future(batcher.predict(["leaves", "too"])) for _ in range(9)]
+        await asyncio.sleep(0)
+        assert len(batcher._by_length) == len(batcher._by_age) == 19
+        for each in leaving:
+            each.cancel()
+        await asyncio.wait(leaving)
+        assert len(batcher._by_length) == len(batcher._by_age) == 1
+        classifier.gate.set()
+        await asyncio.gather(holding, staying)
+        assert classifier.calls == [["hold"], ["stays"]]
+
+    with_batcher(classifier, body)
+
+
 def test_deadline(classifier: FakeClassifier) -> None:
     """A request that is not answered in time fails, and is not computed afterwards."""
 
