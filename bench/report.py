@@ -12,8 +12,7 @@ import argparse
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,10 +21,7 @@ from bench.engine import BOUND, ONNX_BOUND
 from bench.http import CONCURRENCIES, IN_PROCESS
 from bench.load import percentile
 from bench.plots import draw
-
-OURS, TUTORIAL, NULL = "ours", "FastAPI + pipeline", "null"
-PIPELINE = "pipeline, one by one"
-Rows = list[dict[str, Any]]
+from bench.targets import OURS, PIPELINE, Rows, Target, series, targets, times
 
 
 def row(cells: Iterable[object]) -> str:
@@ -38,86 +34,19 @@ def head(*names: str) -> list[str]:
     return ["", row(names), row("---" for _ in names)]
 
 
-def times(ours: Sequence[float], others: Sequence[float]) -> float:
-    """The median of the ratios within each round; infinite if the other never answered."""
-    ratios = [one / other for one, other in zip(ours, others, strict=True) if other]
-    return median(ratios) if ratios else math.inf
-
-
 def ratio(ours: Sequence[float], others: Sequence[float]) -> str:
-    """The same, to be shown."""
+    """What ``times`` says, to be shown; empty if the other never answered."""
     found = times(ours, others)
     return f"{found:.2f}" if math.isfinite(found) else ""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """What was measured, and what is asked of it: so much at least, or at most."""
-
-    what: str
-    value: float
-    least: float = -math.inf
-    most: float = math.inf
-
-    @property
-    def met(self) -> bool:
-        """Whether it is what is asked."""
-        return self.least <= self.value <= self.most
-
-    def row(self) -> str:
-        """A line of the table."""
-        asked = f"≥ {self.least:g}" if math.isfinite(self.least) else f"≤ {self.most:g}"
-        return row((self.what, f"{self.value:.3g}", asked, "yes" if self.met else "**no**"))
-
-
-def targets(
-    engine: dict[str, Any], http: dict[str, Any], parity: dict[str, Any]
-) -> Iterator[Target]:
-    """All that is asked of the engine; where there are several figures, the worst."""
-    ways = parity["ways"].values()
-    yield Target("labels other than the pipeline's", sum(w["labels_differ"] for w in ways), most=0)
-    difference = max(each["largest_difference"] for each in ways)
-    yield Target("difference to the pipeline, in probability", difference, most=1e-4)
-    rates = engine["rates"]
-    alone = times(rates["ours, one by one"], rates[PIPELINE])
-    yield Target("in process, one by one, over the pipeline", alone, least=2)
-    for name in (BOUND, ONNX_BOUND):
-        stream = times(rates["ours, stream"], rates[name])
-        yield Target(f"in process, a stream, over the {name}", stream, least=0.9)
-    yield from http_targets(http["figures"])
-    (ours,) = (each for each in http["starts"] if each["server"] == OURS)
-    yield Target("seconds to ready", median(ours["ready_seconds"]), most=2)
-    yield Target("MB resident, at most", ours["peak_mb"], most=350)
-
-
-def http_targets(figures: Rows) -> Iterator[Target]:
-    """Of those, what is asked over HTTP."""
-    mixes = list(dict.fromkeys(each["mix"] for each in figures))
-    rates = {mix: series(figures, mix, "rate") for mix in mixes}
-
-    def worst(other: str, callers: Iterable[int]) -> float:
-        pairs = itertools.product(mixes, callers)
-        return min(times(rates[mix][OURS][n], rates[mix][other][n]) for mix, n in pairs)
-
-    kept = worst(IN_PROCESS, (n for n in CONCURRENCIES if n > 1))
-    yield Target("of the rate in process, 8 to 64 callers", kept, least=0.85)
-    yield Target(f"over {TUTORIAL}", worst(TUTORIAL, CONCURRENCIES), least=2.3)
-    peers = set(rates[mixes[0]]) - {OURS, TUTORIAL, NULL, IN_PROCESS}
-    for peer in sorted(peers):
-        yield Target(f"over {peer}", worst(peer, CONCURRENCIES), least=1)
-    health = [series(figures, mix, "health_ms")[OURS] for mix in mixes]
-    p99 = max(
-        percentile(list(itertools.chain(*rounds)), 0.99)
-        for of_mix in health
-        for rounds in of_mix.values()
-    )
-    yield Target("/healthcheck under load, p99, ms", p99, most=100)
 
 
 def target_table(found: Iterable[Target]) -> list[str]:
     """Every target, and whether it is met."""
     lines = ["## What is asked", *head("the worst figure of all mixes and callers", "", "", "met")]
-    return [*lines, *(each.row() for each in found), ""]
+    for each in found:
+        met = "yes" if each.met else "**no**"
+        lines.append(row((each.what, f"{each.value:.3g}", each.asked, met)))
+    return [*lines, ""]
 
 
 def engine_tables(raw: dict[str, Any]) -> list[str]:
@@ -144,16 +73,6 @@ def engine_tables(raw: dict[str, Any]) -> list[str]:
         "",
     ]
     return lines
-
-
-def series(figures: Rows, mix: str, field: str) -> dict[str, dict[int, list[float]]]:
-    """By server and concurrency: ``field`` of every round."""
-    found: dict[str, dict[int, list[float]]] = {}
-    for each in figures:
-        if each["mix"] == mix:
-            of_server = found.setdefault(each["server"], {})
-            of_server.setdefault(each["concurrency"], []).append(each[field])
-    return found
 
 
 def http_tables(raw: dict[str, Any]) -> list[str]:
