@@ -29,6 +29,7 @@ import uvloop
 from onnx import TensorProto, helper, numpy_helper
 from transformers import pipeline
 
+from bench import BOUND, ONNX_BOUND
 from bench.load import make_mixes
 from project.batching import Batcher
 from project.sentiment.cpus import available_cpus
@@ -41,7 +42,6 @@ from project.sentiment.prediction import Prediction
 from project.sentiment.runtime import onnxruntime
 
 HIDDEN, LAYERS, INNER = 384, 6, 1536
-BOUND, ONNX_BOUND = "bound", "bound by ONNX Runtime's product"
 PRODUCT = 2048, 1536, 1536  # rows, inner, columns of a large matrix product
 ONE_BY_ONE = 100  # texts
 CALLERS = (2, 8, 32, 64)

@@ -24,12 +24,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from bench import CONCURRENCIES, IN_PROCESS
 from bench.inprocess import ask, in_process
 from bench.load import HealthWatch, Turn, load, make_mixes, write_bodies
 from bench.servers import SERVERS, Running, Started, running
 
-CONCURRENCIES = (1, 8, 32, 64)
-IN_PROCESS = "in process"
 STARTS = 2  # of every server, to measure how long one takes
 
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 
 from project.sentiment.cpus import available_cpus
@@ -129,3 +130,12 @@ def percentile(values: Sequence[float], share: float) -> float:
     """The value that ``share`` of ``values`` are not above, by rank; NaN of none."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)] if ordered else math.nan
+
+
+def growth(values: Sequence[float], minute: int) -> float:
+    """From the second minute's median to the last's, as a share: single values swing.
+
+    Args:
+        minute: how many of ``values`` make one.
+    """
+    return median(values[-minute:]) / median(values[minute : 2 * minute]) - 1

@@ -17,8 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.engine import BOUND, ONNX_BOUND
-from bench.http import CONCURRENCIES, IN_PROCESS
+from bench import BOUND, CONCURRENCIES, IN_PROCESS, ONNX_BOUND
 from bench.load import percentile
 from bench.plots import draw
 from bench.targets import OURS, PIPELINE, Rows, Target, series, targets, times

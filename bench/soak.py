@@ -21,11 +21,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import psutil
 
-from bench.load import HealthWatch, percentile
+from bench.load import HealthWatch, growth, percentile
 from bench.servers import SERVERS, running
 from project.sentiment.data import read_examples
 
@@ -130,12 +129,6 @@ class MemoryWatch(threading.Thread):
         self.join()
 
 
-def growth(megabytes: Sequence[float]) -> float:
-    """From the second minute's median to the last's, as a share: single values swing."""
-    minute = 60 // PERIOD_SECONDS
-    return median(megabytes[-minute:]) / median(megabytes[minute : 2 * minute]) - 1
-
-
 def soak(file: Path, seconds: int) -> int:
     """Run it; returns the exit code."""
     with tempfile.TemporaryDirectory() as name:
@@ -157,15 +150,15 @@ def soak(file: Path, seconds: int) -> int:
             health_ms = percentile(health.milliseconds(), 0.99)
     (line,) = [line for line in done.stdout.splitlines() if line.startswith("JSON ")]
     figures = json.loads(line.removeprefix("JSON "))
+    grown = growth(memory.megabytes, minute=60 // PERIOD_SECONDS)
     print(
         f"{figures['requests']} requests, {figures['refused']} refused, {figures['unanswered']}"
         f" unanswered, {figures['failed']} failed; p50 {figures['p50_ms']:.0f} ms, p99"
         f" {figures['p99_ms']:.0f} ms; /healthcheck p99 {health_ms:.1f} ms; memory"
-        f" {max(memory.megabytes):.0f} MB at most, {growth(memory.megabytes):+.1%} from the second"
-        " minute to the last"
+        f" {max(memory.megabytes):.0f} MB at most, {grown:+.1%} from the second minute to the last"
     )
     bad = figures["unanswered"] + figures["failed"]
-    well = health_ms <= HEALTH_LIMIT_MS and growth(memory.megabytes) <= GROWTH_LIMIT
+    well = health_ms <= HEALTH_LIMIT_MS and grown <= GROWTH_LIMIT
     return int(bool(bad) or not well)
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from bench.engine import BOUND, ONNX_BOUND
-from bench.http import CONCURRENCIES, IN_PROCESS
+from bench import BOUND, CONCURRENCIES, IN_PROCESS, ONNX_BOUND
 from bench.load import percentile
 
 OURS, TUTORIAL, NULL = "ours", "FastAPI + pipeline", "null"
@@ -24,9 +23,9 @@ def times(ours: Sequence[float], others: Sequence[float]) -> float:
     return median(ratios) if ratios else math.inf
 
 
-def series(figures: Rows, mix: str, field: str) -> dict[str, dict[int, list[float]]]:
+def series(figures: Rows, mix: str, field: str) -> dict[str, dict[int, list[Any]]]:
     """By server and concurrency: ``field`` of every round."""
-    found: dict[str, dict[int, list[float]]] = {}
+    found: dict[str, dict[int, list[Any]]] = {}
     for each in figures:
         if each["mix"] == mix:
             of_server = found.setdefault(each["server"], {})

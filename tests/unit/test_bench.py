@@ -17,8 +17,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from bench import IMAGE_ENV
-from bench.load import HealthWatch, percentile
-from bench.soak import PERIOD_SECONDS, growth
+from bench.load import HealthWatch, growth, percentile
 from bench.targets import Target, targets
 from tests.dockerfile import read_dockerfile
 from tests.helpers import DEADLINE, ROOT, serve, wait_until
@@ -113,10 +112,8 @@ def test_health_that_is_not_there_does_not_end_the_watch() -> None:
 
 def test_growth_is_of_medians() -> None:
     """A single high value at the end is no growth, a rise of all is."""
-    minute = 60 // PERIOD_SECONDS
-
-    assert growth([500.0] * minute + [200.0] * 5 * minute + [300.0]) == 0
-    assert growth([200.0] * 3 * minute + [250.0] * minute) == pytest.approx(0.25)
+    assert growth([500.0] * 30 + [200.0] * 150 + [300.0], minute=30) == 0
+    assert growth([200.0] * 90 + [250.0] * 30, minute=30) == pytest.approx(0.25)
 
 
 def measured(**changed: float) -> dict[str, Target]:
