@@ -90,13 +90,14 @@ class HealthWatch(threading.Thread):
     """Asks for the health 20 times a second and keeps the latencies.
 
     A latency counts from when its question was due: those that one slow answer held up are slow as
-    well. No answer within ``TIMEOUT_SECONDS``, or one that is no 200, took for ever.
+    well, asked or not. No answer within ``TIMEOUT_SECONDS``, or one that is no 200, took for ever.
     """
 
     def __init__(self, url: str) -> None:
         super().__init__(daemon=True)
         self._address, self._path = urlsplit(url).netloc, urlsplit(url).path
         self._over = threading.Event()
+        self._end = math.inf
         self._seconds: list[float] = []
 
     def run(self) -> None:
@@ -108,6 +109,9 @@ class HealthWatch(threading.Thread):
             self._seconds.append(time.perf_counter() - due if well else math.inf)
             due += PERIOD_SECONDS
         connection.close()
+        while due < self._end:
+            self._seconds.append(time.perf_counter() - due)
+            due += PERIOD_SECONDS
 
     def _ask(self, connection: http.client.HTTPConnection) -> bool:
         try:
@@ -121,6 +125,7 @@ class HealthWatch(threading.Thread):
 
     def milliseconds(self) -> list[float]:
         """End, and report every latency."""
+        self._end = time.perf_counter()
         self._over.set()
         self.join()
         return [round(each * 1000, 2) for each in self._seconds]

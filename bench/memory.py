@@ -4,11 +4,13 @@
 
 Prints what is resident when it is ready, and the most there was after one request of 900 short and
 8 very long texts, and after 32 callers at once have sent very long texts; in MB, on all cores.
+Exit code 1 if a request was neither answered nor refused for what waits already.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
@@ -29,8 +31,8 @@ def ask(server: Running, texts: Sequence[str]) -> int:
     return httpx.post(server.url, json={"input_text": texts}, timeout=300).status_code
 
 
-def main() -> None:
-    """Run the command line."""
+def main() -> int:
+    """Run the command line; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file", type=Path)
     texts = [example.text for example in read_examples(parser.parse_args().file)]
@@ -47,7 +49,8 @@ def main() -> None:
             f" {statuses.count(REFUSED)} refused, {statuses.count(200)} answered:"
             f" {server.peak_mb():.0f} MB at most"
         )
+    return int(status != 200 or not set(statuses) <= {200, REFUSED})
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -138,8 +138,9 @@ class Started:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for life in self._lives.values():
-            life.close()
+        with contextlib.ExitStack() as all_of_them:
+            for life in self._lives.values():
+                all_of_them.push(life)
 
     def __getitem__(self, name: str) -> Running:
         return self._servers[name]

@@ -70,7 +70,7 @@ def targets(
     yield from http_targets(http["figures"])
     (ours,) = (each for each in http["starts"] if each["server"] == OURS)
     yield Target("seconds to ready", median(ours["ready_seconds"]), most=2)
-    yield Target("MB resident, at most", ours["peak_mb"], most=350)
+    yield Target("MB resident under this load, at most", ours["peak_mb"], most=350)
 
 
 def http_targets(figures: Rows) -> Iterator[Target]:
@@ -88,6 +88,8 @@ def http_targets(figures: Rows) -> Iterator[Target]:
     peers = set(rates[mixes[0]]) - {OURS, TUTORIAL, NULL, IN_PROCESS}
     for peer in sorted(peers):
         yield Target(f"over {peer}", worst(peer, CONCURRENCIES), least=1)
+    errors = sum(each["errors"] for each in figures if each["server"] == OURS)
+    yield Target("errors under load", errors, most=0)
     health = [series(figures, mix, "health_ms")[OURS] for mix in mixes]
     p99 = max(
         percentile(list(itertools.chain(*rounds)), 0.99)

@@ -130,6 +130,7 @@ class Batcher:
         self._requests = Room(self._limits.waiting_requests, "requests")
         self._tokens = Room(self._limits.waiting_tokens, "tokens")
         self._calls: set[_Call] = set()  # waiting or running; changed on the event loop only
+        self._forgetting = False  # so is this one
         self._lock = threading.Condition()
         self._by_length: list[_Window] = []
         self._by_age: deque[_Window] = deque()
@@ -261,8 +262,9 @@ class Batcher:
         finally:
             call.over = True
             self._calls.discard(call)
-            if call.open:
-                self._drop(call)
+            if call.open and not self._forgetting:
+                self._forgetting = True
+                asyncio.get_running_loop().call_soon(self._forget)
             if call.taken:
                 timings.queue = call.taken - call.arrived
                 timings.inference = monotonic() - call.taken
@@ -277,11 +279,15 @@ class Batcher:
                 self._by_age.append(window)
             self._lock.notify(len(windows))
 
-    def _drop(self, call: _Call) -> None:
-        """Forget the windows that nobody waits for any more: no limit counts them."""
+    def _forget(self) -> None:
+        """Drop the windows that nobody waits for any more: no limit counts them.
+
+        Once for all callers that leave together: there may be many windows.
+        """
+        self._forgetting = False
         with self._lock:
-            self._by_length = [window for window in self._by_length if window.call is not call]
-            self._by_age = deque(window for window in self._by_age if window.call is not call)
+            self._by_length = [window for window in self._by_length if not window.call.over]
+            self._by_age = deque(window for window in self._by_age if not window.call.over)
 
     def _work(self, number: int) -> None:
         while True:

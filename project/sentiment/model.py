@@ -139,7 +139,10 @@ def _in_order(
 
 
 def _batches(order: Sequence[int], lengths: Sequence[int], workers: int) -> list[list[int]]:
-    """One batch if it is small; else as many of about equal cost as keep all workers busy."""
+    """One batch if it is small; else several of about equal cost, those of long windows first.
+
+    What is left for the end is short then, and no worker waits long for another (Graham 1969).
+    """
     if lengths[-1] * len(lengths) <= BATCH_TOKENS:
         return [list(order)]
     total = sum(lengths)
@@ -153,7 +156,7 @@ def _batches(order: Sequence[int], lengths: Sequence[int], workers: int) -> list
             batches.append([])
             tokens = length
         batches[-1].append(index)
-    return batches
+    return batches[::-1]
 
 
 def choose_backend(folder: Path, name: BackendName) -> BackendName:
