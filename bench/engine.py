@@ -29,7 +29,7 @@ import uvloop
 from onnx import TensorProto, helper, numpy_helper
 from transformers import pipeline
 
-from bench import BOUND, ONNX_BOUND
+from bench import BOUND, ONNX_BOUND, PIPELINE
 from bench.load import make_mixes
 from project.batching import Batcher
 from project.sentiment.cpus import available_cpus
@@ -137,7 +137,7 @@ def measure(texts: Sequence[str], int8: SentimentClassifier, rounds: int) -> dic
     classifier, few = SentimentClassifier(), texts[:ONE_BY_ONE]
     classify = pipeline("sentiment-analysis", model=str(WEIGHTS), device=-1)
     work = {
-        "pipeline, one by one": Work(len(few), lambda: [classify(text) for text in few]),
+        PIPELINE: Work(len(few), lambda: [classify(text) for text in few]),
         "pipeline, batches of 32": Work(len(texts), lambda: classify(texts, batch_size=32)),
         **work_of("ours", classifier, texts),
         **work_of("8 bits", int8, texts),

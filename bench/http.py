@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from bench import CONCURRENCIES, IN_PROCESS
+from bench import CONCURRENCIES, IN_PROCESS, NULL
 from bench.inprocess import ask, in_process
 from bench.load import HealthWatch, Turn, load, make_mixes, write_bodies
 from bench.servers import SERVERS, Running, Started, running
@@ -85,9 +85,7 @@ def measure_starts(names: Sequence[str]) -> dict[str, list[float]]:
     return seconds
 
 
-def measure_rounds(
-    servers: Started, names: Sequence[str], file: Path, rounds: int, turn: Turn
-) -> list[Figures]:
+def measure_rounds(servers: Started, file: Path, rounds: int, turn: Turn) -> list[Figures]:
     """Every server's turn in every round, mix and concurrency."""
     figures: list[Figures] = []
     mixes = make_mixes(file)
@@ -102,15 +100,15 @@ def measure_rounds(
             now = replace(turn, first=chance.randrange(len(mixes[mix])))
             rate = ask(process, mix, concurrency, now)
             figures.append(Figures(IN_PROCESS, mix, concurrency, number, rate))
-            for server in names:
+            for server in servers.names:
                 if SERVERS[server].learns and concurrency == 1:
                     servers.start(server)
-                of_server = replace(now, window=1) if server == "null" else now
+                of_server = replace(now, window=1) if server == NULL else now
                 sent = bodies[mix, SERVERS[server].lists]
                 figures.append(
                     take_turn(server, servers[server], sent, mix, concurrency, number, of_server)
                 )
-            for each in figures[-len(names) - 1 :]:
+            for each in figures[-len(servers.names) - 1 :]:
                 print(f"{number} {mix} {concurrency} {each.server}: {each.rate:.0f}",
                       file=sys.stderr, flush=True)  # fmt: skip
     return figures
@@ -121,7 +119,7 @@ def measure(file: Path, names: Sequence[str], rounds: int, turn: Turn) -> dict[s
     ready = measure_starts(names)
     with Started(names) as servers:
         idle = {name: servers[name].memory_mb() for name in names}
-        figures = measure_rounds(servers, names, file, rounds, turn)
+        figures = measure_rounds(servers, file, rounds, turn)
         starts = [
             Start(name, ready[name], idle[name], servers[name].memory_mb(), servers[name].peak_mb())
             for name in names

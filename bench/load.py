@@ -131,6 +131,12 @@ class HealthWatch(threading.Thread):
         return [round(each * 1000, 2) for each in self._seconds]
 
 
+def peak_mb(pid: int) -> float:
+    """The most that was resident of a process. Source: proc_pid_status(5), ``VmHWM``."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
+
+
 def percentile(values: Sequence[float], share: float) -> float:
     """The value that ``share`` of ``values`` are not above, by rank; NaN of none."""
     ordered = sorted(values)

@@ -3,7 +3,7 @@
     python -m bench.parity sst2/dev.tsv
 
 Prints the largest difference in probability, and how many labels differ; fails if a label does, or
-a probability by more than ``TOLERANCE``. With ``--output`` it writes ``parity.json`` there.
+a probability by more than ``DIFFERENCE``. With ``--output`` it writes ``parity.json`` there.
 """
 
 from __future__ import annotations
@@ -18,12 +18,11 @@ from typing import Any
 
 from transformers import pipeline
 
+from bench.targets import DIFFERENCE
 from project.sentiment.data import read_examples
 from project.sentiment.files import WEIGHTS
 from project.sentiment.model import SentimentClassifier
 from project.sentiment.prediction import Prediction
-
-TOLERANCE = 1e-4
 
 
 def unsorted(
@@ -81,10 +80,10 @@ def main() -> None:
         path = options.output / "parity.json"
         path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
     if any(
-        each["largest_difference"] > TOLERANCE or each["labels_differ"]
+        each["largest_difference"] > DIFFERENCE or each["labels_differ"]
         for each in raw["ways"].values()
     ):
-        sys.exit(f"more than {TOLERANCE:g}, or another label")
+        sys.exit(f"more than {DIFFERENCE:g}, or another label")
 
 
 if __name__ == "__main__":

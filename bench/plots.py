@@ -11,7 +11,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-HIDDEN = "null"
+from bench import NULL
+
 STYLES = {
     "in process": "k:",
     "ours": "C0o-",
@@ -28,11 +29,11 @@ def draw(raw: dict[str, Any], folder: Path) -> None:
     mpl.use("svg")
     # The same figures make the same files.
     mpl.rcParams.update({"svg.hashsalt": "bench", "svg.fonttype": "none", "font.size": 9})
-    shown = [each for each in raw["figures"] if each["server"] != HIDDEN]
+    shown = [each for each in raw["figures"] if each["server"] != NULL]
     _save(_lines(shown, "rate", "texts/s"), folder / "rates.svg")
     over_http = [each for each in shown if each["p99_ms"]]
     _save(_lines(over_http, "p99_ms", "p99 ms", log=True), folder / "latencies.svg")
-    starts = [each for each in raw["starts"] if each["server"] != HIDDEN]
+    starts = [each for each in raw["starts"] if each["server"] != NULL]
     _save(_bars(starts), folder / "starts.svg")
 
 

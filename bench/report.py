@@ -9,7 +9,6 @@ the plots.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -17,10 +16,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench import BOUND, CONCURRENCIES, IN_PROCESS, ONNX_BOUND
-from bench.load import percentile
+from bench import BOUND, CONCURRENCIES, IN_PROCESS, ONNX_BOUND, OURS, PIPELINE
 from bench.plots import draw
-from bench.targets import OURS, PIPELINE, Rows, Target, series, targets, times
+from bench.targets import Rows, Target, health_p99, mixes_of, series, targets, times
 
 
 def row(cells: Iterable[object]) -> str:
@@ -78,7 +76,7 @@ def http_tables(raw: dict[str, Any]) -> list[str]:
     """Over HTTP: a table of each mix, one of what HTTP keeps, one of starts."""
     lines = ["## Over HTTP"]
     figures: Rows = raw["figures"]
-    mixes = list(dict.fromkeys(each["mix"] for each in figures))
+    mixes = mixes_of(figures)
     for mix in mixes:
         lines += mix_table(figures, mix)
     lines += ["", "### of the in-process rate, over HTTP"]
@@ -115,9 +113,8 @@ def mix_table(figures: Rows, mix: str) -> list[str]:
             cells: list[object] = [server, callers, f"{median(values):.0f}"]
             cells.append(ratio(fields["rate"][OURS][callers], values))
             if server != IN_PROCESS:
-                health = itertools.chain(*fields["health_ms"][server][callers])
                 cells += [f"{middle(name):.0f}" for name in ("p50_ms", "p99_ms")]
-                cells.append(f"{percentile(list(health), 0.99):.0f}")
+                cells.append(f"{health_p99(fields['health_ms'][server][callers]):.0f}")
                 cells += [f"{middle('load_cpu'):.1%}", sum(fields["errors"][server][callers])]
             lines.append(row([*cells, *[""] * (9 - len(cells))]))
     return lines

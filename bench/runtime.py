@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.connection import connections
+from bench.load import peak_mb
 
 ROOT = Path(__file__).parent.parent
 STUB = f"{sys.executable} -m bench.stub $(CORTEX_PORT)"
@@ -47,8 +48,7 @@ class Runtime:
 
     def megabytes(self) -> float:
         """Its resident memory, at the most so far."""
-        status = Path(f"/proc/{self.pid}/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+        return peak_mb(self.pid)
 
     async def depth(self) -> int:
         """Requests that wait or run, by the metrics."""

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from bench import IMAGE_ENV
+from bench.load import peak_mb
 
 START_SECONDS = 120
 IDLE_SECONDS, LOOK_SECONDS, IDLE_SHARE = 20.0, 0.2, 0.15
@@ -111,7 +112,7 @@ class Running:
 
     def peak_mb(self) -> float:
         """The most that was resident, of each of the family: what they share counts as often."""
-        return sum(_peak_kb(each.pid) for each in self.family()) / 2**10
+        return sum(peak_mb(each.pid) for each in self.family())
 
     def memory_mb(self) -> float:
         """Proportional set size of the family: pages that two of them share count once."""
@@ -122,17 +123,20 @@ class Started:
     """Servers that run side by side, held still but for the one that is measured.
 
     A context: the servers end with it.
+
+    Attributes:
+        names: of them all, in the order in which they were started.
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+        self.names = names
         self._lives: dict[str, contextlib.ExitStack] = {}
         self._servers: dict[str, Running] = {}
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
             undo.push(self)
-            for name in self._names:
+            for name in self.names:
                 self.start(name)
             undo.pop_all()
         return self
@@ -179,12 +183,6 @@ def running(server: Server) -> Iterator[Running]:
         yield Running(url, started.process, time.perf_counter() - start)
     finally:
         _end(started, process)
-
-
-def _peak_kb(pid: int) -> int:
-    """Source: proc_pid_status(5), ``VmHWM``."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    return int(status.split("VmHWM:")[1].split()[0])
 
 
 def _end(started: Running, process: subprocess.Popen[bytes]) -> None:

@@ -26,12 +26,12 @@ import psutil
 
 from bench.load import HealthWatch, growth, percentile
 from bench.servers import SERVERS, running
+from bench.targets import HEALTH_MS
 from project.sentiment.data import read_examples
 
 CONNECTIONS = 32
 PERIOD_SECONDS, SHOWN_SECONDS = 2, 30
 SHORTEST_SECONDS = 200
-HEALTH_LIMIT_MS = 100
 GROWTH_LIMIT = 0.05  # of the memory in the second minute
 CONTAINER = replace(
     SERVERS["ours"],
@@ -158,7 +158,7 @@ def soak(file: Path, seconds: int) -> int:
         f" {max(memory.megabytes):.0f} MB at most, {grown:+.1%} from the second minute to the last"
     )
     bad = figures["unanswered"] + figures["failed"]
-    well = health_ms <= HEALTH_LIMIT_MS and grown <= GROWTH_LIMIT
+    well = health_ms <= HEALTH_MS and grown <= GROWTH_LIMIT
     return int(bool(bad) or not well)
 
 

@@ -20,7 +20,7 @@ from time import monotonic
 from typing import Protocol
 
 from project.room import Aborted, Room
-from project.sentiment.options import OnLongText
+from project.sentiment.options import BATCH_PADDING, BATCH_TOKENS, OnLongText
 from project.sentiment.prediction import (
     Classifier,
     EncodedText,
@@ -80,8 +80,8 @@ class BatchLimits:
         seconds: from a request's arrival to its answer.
     """
 
-    tokens: int = 512
-    padding: float = 0.15
+    tokens: int = BATCH_TOKENS
+    padding: float = BATCH_PADDING
     waiting_requests: int = 256
     waiting_tokens: int = 1_000_000
     seconds: float = 300.0

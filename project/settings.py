@@ -7,7 +7,7 @@ from enum import StrEnum, unique
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from project.sentiment.options import BackendName, OnLongText
+from project.sentiment.options import BATCH_TOKENS, BackendName, OnLongText
 
 METRIC_NAME_PART = r"^[a-zA-Z_][a-zA-Z0-9_]*$"
 """What Prometheus allows as (a part of) a metric's name, less the colon."""
@@ -70,7 +70,9 @@ class Settings(BaseSettings):
     max_batch_seconds: float = Field(
         60.0, gt=0, description="for one batch; after it the process ends, to be started again"
     )
-    batch_tokens: int = Field(512, ge=1, description="largest batch, in tokens with padding")
+    batch_tokens: int = Field(
+        BATCH_TOKENS, ge=1, description="largest batch, in tokens with padding"
+    )
     errors_as_results: bool = Field(
         True, description="tell a request from the queue its own errors in a result, status 200"
     )

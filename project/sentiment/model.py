@@ -26,13 +26,17 @@ from project.sentiment.files import (
     read_model_config,
     weights_revision,
 )
-from project.sentiment.options import BackendName, LongTextPolicy, OnLongText
+from project.sentiment.options import (
+    BATCH_PADDING,
+    BATCH_TOKENS,
+    BackendName,
+    LongTextPolicy,
+    OnLongText,
+)
 from project.sentiment.prediction import EncodedText, Prediction, TextTooLong, TokenIds
 
 SHIPPED_NAME = "minilm-l6-sst2"
 SAMPLE_TEXTS = ("i like you!", "i hate you!")
-BATCH_TOKENS = 512  # padding included; larger batches are no faster on a CPU
-BATCH_PADDING = 0.15  # of a batch at most, where there are several
 
 
 class Backend(Protocol):

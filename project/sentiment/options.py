@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
+BATCH_TOKENS = 512  # padding included; larger batches are no faster on a CPU
+BATCH_PADDING = 0.15  # the largest share of a batch that may be padding
+
 
 @unique
 class BackendName(StrEnum):

@@ -15,7 +15,7 @@ from project.sentiment import model
 from project.sentiment.files import WEIGHTS, ModelError
 from project.sentiment.golden import Golden, ParityError, check_golden, read_golden
 from project.sentiment.model import SentimentClassifier
-from project.sentiment.options import BackendName, LongTextPolicy, OnLongText
+from project.sentiment.options import BATCH_TOKENS, BackendName, LongTextPolicy, OnLongText
 from project.sentiment.prediction import TextTooLong, TokenIds
 from tests.helpers import FakeClassifier
 from tests.sentiment.conftest import sentiment_pipeline
@@ -71,8 +71,7 @@ def test_batches_are_of_bounded_cost(lengths: list[int], workers: int) -> None:
     padded = [len(batch) * max(lengths[index] for index in batch) for batch in batches]
     tokens = [sum(lengths[index] for index in batch) for batch in batches]
     assert all(
-        cost <= model.BATCH_TOKENS or len(batch) == 1
-        for cost, batch in zip(padded, batches, strict=True)
+        cost <= BATCH_TOKENS or len(batch) == 1 for cost, batch in zip(padded, batches, strict=True)
     )
     if len(batches) > 1:
         assert all(0.85 * cost <= of for cost, of in zip(padded, tokens, strict=True))
